@@ -1,0 +1,62 @@
+# make demo: everything from nothing to depth and a point cloud.   make test: every check.
+# PYTHON chooses the interpreter (3.10 to 3.13); PIP_ARGS is handed to pip.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+
+.PHONY: help demo test lint conformance benchmark world pretrain clean
+
+help:
+	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
+	@echo 'make test                                       install the rest and run every check'
+	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
+	@echo 'make benchmark                                  measure the node and the rewritten network'
+	@echo 'make pretrain                                   train the bundled model again (hours)'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is touched when a requirement file is installed, so that a second run starts at once.
+$(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
+	@echo 'Installing ROS 2 and the engines into $(VENV) (about 300 MB, once) ...'
+	$(PIP) -r requirements/run.txt
+	@touch $@
+
+$(VENV)/train.stamp: requirements/train.txt $(VENV)/run.stamp
+	@echo 'Installing torch for training and export into $(VENV) (once) ...'
+	$(PIP) -r requirements/train.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.txt $(VENV)/train.stamp
+	$(PIP) -r requirements/test.txt
+	@touch $@
+
+demo: $(VENV)/run.stamp
+	$(BIN)/python -m depth_node.tools.demo \
+	  $(if $(BAG),--recording '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
+	  $(if $(HFOV_DEG),--hfov-deg $(HFOV_DEG)) $(DEMO_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+conformance: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.conformance $(DIR) $(if $(ONLY),--only '$(ONLY)')
+
+benchmark: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.benchmark
+
+pretrain: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)
+
+clean:
+	rm -rf $(VENV) build install log out

@@ -1,0 +1,132 @@
+"""What a result file holds: the machine, the versions, the commit, and rows of figures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from depth_node import __version__
+from depth_node.files import write_text_atomically
+
+_PACKAGES = ('numpy', 'opencv-python-headless', 'torch', 'onnxruntime', 'openvino', 'ros-rclpy')
+_CPU_INFO = Path('/proc/cpuinfo')
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A distribution of times."""
+
+    count: int
+    """Number of measurements."""
+    min_ms: float
+    """Smallest, milliseconds."""
+    median_ms: float
+    """Middle one, milliseconds."""
+    p95_ms: float
+    """95 percent are below, milliseconds."""
+    p99_ms: float
+    """99 percent are below, milliseconds."""
+
+
+def spread_of(times_ns: Sequence[int]) -> Spread:
+    """Summarise times in nanoseconds; at least one is needed."""
+    times_ms = np.asarray(times_ns, np.float64) / 1e6
+    median, p95, p99 = np.percentile(times_ms, (50, 95, 99))
+    return Spread(len(times_ns), float(times_ms.min()), float(median), float(p95), float(p99))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a benchmark ran."""
+
+    processor: str
+    """Model name of the CPU."""
+    cores: int
+    """Cores that this process may use."""
+    system: str
+    """Kernel and architecture."""
+    python: str
+    """Version of the interpreter."""
+    packages: dict[str, str]
+    """Versions of the libraries that matter."""
+    commit: str
+    """Commit of the source, with '+' where the working tree differs; '' outside a checkout."""
+    depth_node: str
+    """Version of this package."""
+
+
+def this_machine() -> Machine:
+    """Describe the machine of this process."""
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        system=f'{platform.system()} {platform.release()} {platform.machine()}',
+        python=platform.python_version(),
+        packages={name: version for name in _PACKAGES if (version := _version(name))},
+        commit=_commit(),
+        depth_node=__version__,
+    )
+
+
+def write_result(
+    path: Path,
+    benchmark: str,
+    protocol: str,
+    conditions: dict[str, object],
+    rows: Sequence[object],
+) -> None:
+    """Write a result file, whole or not at all.
+
+    :param benchmark: short name of what was measured.
+    :param protocol: how, in words: what a reader needs to trust or repeat it.
+    :param conditions: sizes, rates, counts.
+    :param rows: dataclasses, one a line of the table.
+    """
+    content = {
+        'benchmark': benchmark,
+        'protocol': protocol,
+        'conditions': conditions,
+        'machine': asdict(this_machine()),
+        'rows': [asdict(row) for row in rows],  # type: ignore[call-overload]
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, json.dumps(content, indent=2) + '\n')
+
+
+def _processor() -> str:
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or 'unknown'
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ''
+
+
+def _commit() -> str:
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ['git', 'describe', '--always', '--abbrev=12', '--dirty=+'],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+    return described.stdout.strip()

@@ -1,0 +1,194 @@
+"""Depth and camera -> packed points, ready to be put into a sensor_msgs/PointCloud2.
+
+Layout of a point, little endian float32: x at byte 0, y at 4, z at 8; with color, rgb at 16.
+A point is 16 bytes, or 32 with color; rows are not padded.  Points are in the optical frame of
+the camera, x right, y down, z forward, metres.  The bytes of rgb are B, G, R, 0: a zero in the
+last one keeps the float a number, so that readers that skip NaN do not lose the bright reds.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_node.camera import ray_slopes
+from depth_node.errors import Rejected
+from depth_node.errors import SettingsError
+from depth_node.errors import quoted
+from depth_node.frames import CameraModel
+
+FLOAT32 = 7
+"""sensor_msgs/PointField.FLOAT32."""
+
+_RGB_MASK = np.uint32(0x00FFFFFF)
+
+
+@dataclass(frozen=True)
+class PointField:
+    """One sensor_msgs/PointField."""
+
+    name: str
+    """'x', 'y', 'z' or 'rgb'."""
+    offset: int
+    """Bytes from the start of the point."""
+    datatype: int = FLOAT32
+    """A constant of sensor_msgs/PointField."""
+    count: int = 1
+    """Elements of the field."""
+
+
+XYZ_FIELDS = (PointField('x', 0), PointField('y', 4), PointField('z', 8))
+XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 16))
+XYZ_STEP_BYTES = 16
+XYZRGB_STEP_BYTES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCloud:
+    """The fields of a sensor_msgs/PointCloud2 besides its header."""
+
+    data: array[int]
+    """Type code 'B', width * height * point_step bytes; valid until the packer's next call."""
+    width: int
+    """Points per row."""
+    height: int
+    """Rows; 1 where the cloud is not organized."""
+    point_step: int
+    """Length of a point, bytes."""
+    fields: tuple[PointField, ...]
+    """What a point holds."""
+    is_dense: bool
+    """True where no point is NaN."""
+
+    @property
+    def row_step(self) -> int:
+        """Return the length of a row, bytes."""
+        return self.width * self.point_step
+
+
+class CloudPacker:
+    """Packs clouds of one camera into buffers that it keeps.
+
+    To be used by one thread at a time.  The data of a cloud is overwritten by the next call.
+
+    :param camera: intrinsics of the depth images.
+    :param organized: keep rows and columns, with NaN where depth is not finite; otherwise only
+        points with finite depth, in one row.
+    :param color: add rgb to every point.
+    :param stride: take every n-th row and column, from the first, pixels.
+    :raises SettingsError: for a stride below 1.
+    """
+
+    def __init__(self, camera: CameraModel, *, organized: bool, color: bool, stride: int) -> None:
+        if stride < 1:
+            raise SettingsError('points.stride', quoted(stride), '1 or more')
+        self._depth_shape = (camera.height, camera.width)
+        self._organized = organized
+        self._color = color
+        self._stride = stride
+        slopes_x, slopes_y = ray_slopes(camera)
+        self._slopes_x = slopes_x[::stride]
+        self._slopes_y = slopes_y[::stride, np.newaxis]
+        self._step_bytes = XYZRGB_STEP_BYTES if color else XYZ_STEP_BYTES
+        self._make_buffers(len(self._slopes_y), len(self._slopes_x))
+
+    def pack(self, depth_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None) -> PackedCloud:
+        """Pack one depth image.
+
+        :param depth_m: (H, W) float32 of the camera's size, metres along z; NaN and Inf become
+            points of NaN, or no points.
+        :param rgb: (H, W, 3) uint8 of the same size; not looked at without color.
+        :raises Rejected: with the reason 'cloud_size' for arrays of another size or type.
+        """
+        depth_m = _checked('depth', depth_m, self._depth_shape, np.dtype(np.float32))
+        if self._color:
+            rgb = _checked('color', rgb, (*self._depth_shape, 3), np.dtype(np.uint8))
+            self._pack_color(rgb)
+        depth_m = np.ascontiguousarray(depth_m[:: self._stride, :: self._stride])
+        np.isfinite(depth_m, out=self._finite)
+        with np.errstate(invalid='ignore'):
+            # Inf - Inf is NaN, so that this copy of the depth has no Inf.
+            np.subtract(depth_m, depth_m, out=self._z)
+            np.add(depth_m, self._z, out=self._z)
+            np.multiply(self._z, self._slopes_x, out=self._x)
+            np.multiply(self._z, self._slopes_y, out=self._y)
+        if self._color:
+            planes = [self._x, self._y, self._z, self._packed_rgb]
+            cv2.mixChannels(planes, [self._points], [0, 0, 1, 1, 2, 2, 3, 4])
+        else:
+            cv2.merge([self._x, self._y, self._z, self._padding], dst=self._points)
+        return self._whole() if self._organized else self._only_finite()
+
+    def _make_buffers(self, height: int, width: int) -> None:
+        """Take all memory that frames need."""
+        self._x = np.empty((height, width), np.float32)
+        self._y = np.empty_like(self._x)
+        self._z = np.empty_like(self._x)
+        self._finite = np.empty((height, width), np.bool_)
+        if self._color:
+            self._bgra = np.empty((height, self._depth_shape[1], 4), np.uint8)
+            in_place = self._bgra.view(np.float32)[..., 0]
+            self._packed_rgb = in_place if self._stride == 1 else np.empty_like(self._x)
+        else:
+            self._padding = np.zeros_like(self._x)
+        size_bytes = height * width * self._step_bytes
+        self._zeros = memoryview(bytes(0 if self._organized else size_bytes))
+        self._data = array('B', bytes(size_bytes if self._organized else 0))
+        backing = self._data if self._organized else bytearray(size_bytes)
+        self._points = np.frombuffer(backing, np.float32).reshape(height, width, -1)
+
+    def _pack_color(self, rgb: NDArray[np.uint8]) -> None:
+        """Write B, G, R, 0 for every point."""
+        cv2.cvtColor(rgb[:: self._stride], cv2.COLOR_RGB2BGRA, dst=self._bgra)
+        words = self._bgra.view(np.uint32)[:, :: self._stride, 0]
+        np.bitwise_and(words, _RGB_MASK, out=self._packed_rgb.view(np.uint32))
+
+    def _whole(self) -> PackedCloud:
+        """Return all points, in the rows and columns of the image."""
+        height, width = self._z.shape
+        return self._cloud(width, height, is_dense=bool(self._finite.all()))
+
+    def _only_finite(self) -> PackedCloud:
+        """Copy the finite points to the front of a buffer of exactly their length."""
+        kept = np.flatnonzero(self._finite)
+        self._resize_data(len(kept) * self._step_bytes)
+        if len(kept):
+            rows = self._points.reshape(self._z.size, -1)
+            target = np.frombuffer(self._data, np.float32).reshape(len(kept), -1)
+            # The indices are in range; any other mode copies through a temporary.
+            np.take(rows, kept, axis=0, out=target, mode='clip')
+        return self._cloud(len(kept), 1, is_dense=True)
+
+    def _resize_data(self, size_bytes: int) -> None:
+        """Give the data a length; only the difference costs, and no page is faulted in twice."""
+        excess = len(self._data) - size_bytes
+        try:
+            if excess > 0:
+                del self._data[size_bytes:]
+            else:
+                self._data.frombytes(self._zeros[:-excess])
+        except BufferError:
+            # Somebody still looks at the last cloud: it stays as it is, and this one is new.
+            self._data = array('B', self._zeros[:size_bytes])
+
+    def _cloud(self, width: int, height: int, *, is_dense: bool) -> PackedCloud:
+        """Describe the points in the data buffer."""
+        fields = XYZRGB_FIELDS if self._color else XYZ_FIELDS
+        return PackedCloud(self._data, width, height, self._step_bytes, fields, is_dense)
+
+
+def _checked(
+    name: str, values: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return an array of the size and type that the camera asks for, or refuse it."""
+    if values is None or values.shape != shape or values.dtype != dtype:
+        received = 'nothing' if values is None else f'{values.shape} {values.dtype}'
+        raise Rejected(
+            'cloud_size', f'cloud: {name}', received, f'{shape} {dtype}, the size of its camera'
+        )
+    return values

@@ -1,0 +1,79 @@
+"""Engines: each runs one exported network at batch 1 behind the protocol of this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_node.errors import EngineError
+
+_SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine says of itself, for logs, diagnostics and result files."""
+
+    name: str
+    """'openvino', 'onnxruntime' or 'torch'."""
+    version: str
+    """Version of the library behind it."""
+    precision: str
+    """'f32' or 'bf16': what the arithmetic really is, not what was asked for."""
+    device: str
+    """Processor it runs on, in words."""
+    input_shape: tuple[int, int, int, int]
+    """(1, 3, H, W)."""
+    parity_error: float = float('nan')
+    """Largest difference from the golden outputs, in their standard deviations; NaN: unchecked."""
+
+
+class Engine(Protocol):
+    """One loaded network of fixed input size, owned by one thread at a time."""
+
+    info: EngineInfo
+
+    def warm_up(self) -> None:
+        """Run once on zeros, so that the first real frame is as fast as the others."""
+
+    def infer(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network.
+
+        :param image: (1, 3, H, W) float32, C-contiguous, RGB, normalised as the model's card says.
+        :returns: (H, W) float32, the network's output; valid until the next call.
+        :raises EngineError: when the library fails; the engine is then not to be used again.
+        """
+
+    def close(self) -> None:
+        """Release memory and threads; calling it twice is harmless."""
+
+
+def check_image(image: NDArray[np.float32], shape: tuple[int, int, int, int], who: str) -> None:
+    """Refuse an input that an engine would misread: engines hand its memory over as it is.
+
+    :param image: what :meth:`Engine.infer` was given.
+    :param shape: (1, 3, H, W) of the engine.
+    :param who: name of the engine.
+    :raises EngineError: for another shape or dtype, or memory that is not C-contiguous.
+    """
+    if image.shape != shape or image.dtype != np.float32 or not image.flags.c_contiguous:
+        order = 'contiguous' if image.flags.c_contiguous else 'strided'
+        raise EngineError(
+            f'engine {who}',
+            f'{order} {image.dtype} of shape {image.shape}',
+            f'C-contiguous float32 of shape {shape}',
+        )
+
+
+def library_failure(who: str, doing: str, error: Exception) -> EngineError:
+    """Make an error of what the library behind an engine raised.
+
+    :param who: name of the engine.
+    :param doing: what it was doing, e.g. 'inference'.
+    :param error: shown on one line, escaped, cut to 300 characters.
+    """
+    cause = repr(' '.join(str(error).split()))[:_SHOWN_CHARACTERS]
+    return EngineError(f'engine {who}', f'a failure in {doing} ({cause})', 'a result')

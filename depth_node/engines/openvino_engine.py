@@ -1,0 +1,129 @@
+"""OpenVINO on the CPU: the fastest engine, in float32 or, on processors that have it, bf16.
+
+Without a hint OpenVINO computes in bf16 on such processors, so the precision is always set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_node.engines import EngineInfo
+from depth_node.engines import check_image
+from depth_node.engines import library_failure
+from depth_node.engines.graph_files import checked_graph
+from depth_node.errors import EngineError
+from depth_node.errors import MissingPackage
+from depth_node.model_folder import InputSpec
+from depth_node.model_folder import ModelFolder
+
+_NAME = 'openvino'
+_PRECISIONS = {'f32': 'f32', 'bf16': 'bf16', 'float32': 'f32', 'bfloat16': 'bf16'}
+
+
+class OpenVinoEngine:
+    """A network compiled by OpenVINO; input and output memory is shared, not copied.
+
+    :param folder: a checked model.
+    :param size: one of the sizes of its card.
+    :param precision: 'f32' or 'bf16'.
+    :param threads: CPU threads; 0 lets OpenVINO decide.
+    :raises MissingPackage: when openvino is not installed.
+    :raises EngineError: when the processor has no bf16 or OpenVINO refuses the graph.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
+    ) -> None:
+        self._openvino = openvino = _library()
+        graph = checked_graph(folder, size)
+        shape = (1, 3, size.height, size.width)
+        self._output: NDArray[np.float32] = np.empty((1, 1, *shape[2:]), np.float32)
+        try:
+            core = openvino.Core()
+            _check_precision(core, precision)
+            compiled = core.compile_model(str(graph), 'CPU', _options(precision, threads))
+            _check_shapes(compiled, shape, self._output.shape)
+            self._request = compiled.create_infer_request()
+            self._request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
+        except RuntimeError as error:
+            raise library_failure(_NAME, 'loading', error) from error
+        self.info = EngineInfo(
+            name=_NAME,
+            version=str(openvino.__version__).split('-')[0],
+            precision=_precision_of(compiled),
+            device=str(core.get_property('CPU', 'FULL_DEVICE_NAME')).strip(),
+            input_shape=shape,
+        )
+
+    def warm_up(self) -> None:
+        """Run once on zeros."""
+        self.infer(np.zeros(self.info.input_shape, np.float32))
+
+    def infer(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network; see :meth:`depth_node.engines.Engine.infer`."""
+        check_image(image, self.info.input_shape, _NAME)
+        if self._request is None:
+            raise EngineError(f'engine {_NAME}', 'an image after it was closed', 'an open engine')
+        try:
+            self._request.set_input_tensor(self._openvino.Tensor(image, shared_memory=True))
+            self._request.infer()
+        except RuntimeError as error:
+            raise library_failure(_NAME, 'inference', error) from error
+        output: NDArray[np.float32] = self._output[0, 0]
+        return output
+
+    def close(self) -> None:
+        """Release the compiled network."""
+        self._request = None
+
+
+def _library() -> Any:
+    """Import openvino, or say how to get it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPackage('openvino', 'engine openvino', 'pip install openvino') from error
+    return openvino
+
+
+def _options(precision: str, threads: int) -> dict[str, str]:
+    """Return the properties with which the network is compiled."""
+    options = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': precision,
+    }
+    if threads > 0:
+        options['INFERENCE_NUM_THREADS'] = str(threads)
+    return options
+
+
+def _check_precision(core: Any, precision: str) -> None:
+    """Refuse bf16 on a processor that would only emulate it."""
+    if precision == 'bf16' and 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        raise EngineError(
+            f'engine {_NAME}',
+            'precision bf16 on a processor without bfloat16 instructions',
+            'one that has them (AVX512-BF16, AMX or Arm BF16)',
+            'Set model.precision to f32.',
+        )
+
+
+def _check_shapes(compiled: Any, image: tuple[int, ...], output: tuple[int, ...]) -> None:
+    """Refuse a graph of another size than the card says."""
+    found = ([tuple(port.shape) for port in compiled.inputs],
+             [tuple(port.shape) for port in compiled.outputs])  # fmt: skip
+    if found != ([image], [output]):
+        raise EngineError(
+            f'engine {_NAME}', f'a graph from {found[0]} to {found[1]}', f'{[image]} to {[output]}'
+        )
+
+
+def _precision_of(compiled: Any) -> str:
+    """Return the precision in which the compiled network really computes."""
+    reported = str(compiled.get_property('INFERENCE_PRECISION_HINT').to_string())
+    if reported not in _PRECISIONS:
+        raise EngineError(f'engine {_NAME}', f'arithmetic in {reported}', 'f32 or bf16')
+    return _PRECISIONS[reported]

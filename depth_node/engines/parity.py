@@ -1,0 +1,128 @@
+"""Comparison of an engine with the stored outputs of the trained network, whenever one is opened.
+
+A library, a driver or a processor that computes something else is found before the first frame.
+The error is max |engine - golden| / std(golden), over all pixels of one natural-looking image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_node.engines import Engine
+from depth_node.errors import EngineError
+from depth_node.errors import MissingPackage
+from depth_node.errors import ModelError
+from depth_node.errors import quoted
+from depth_node.model_folder import InputSpec
+from depth_node.model_folder import ModelFolder
+
+TOLERANCES = {
+    ('f32', 'f32'): 1e-3,
+    ('f32', 'f16'): 1e-2,
+    ('bf16', 'f32'): 0.15,
+    ('bf16', 'f16'): 0.15,
+}
+"""Largest error that passes, by precision of the arithmetic and storage of the weights."""
+
+SMALLEST_CONTRAST = 1e-4
+"""Least standard deviation of a golden output, in units of its largest magnitude."""
+_RELIABLE_CONTRAST = 1e-2
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An image and what the trained network makes of it."""
+
+    image: NDArray[np.float32]
+    """(1, 3, H, W), normalised as the card says."""
+    output: NDArray[np.float32]
+    """(H, W), the network's own output."""
+
+
+def read_golden(folder: ModelFolder, size: InputSpec) -> Golden:
+    """Read the stored pair of one input size.
+
+    :raises ModelError: when it has other names, shapes or dtypes, values that are not finite, or
+        an output without any contrast, which no engine could be compared with.
+    :raises MissingPackage: when safetensors is not installed.
+    """
+    path = folder.file(size.golden)
+    arrays = _read_arrays(folder, size)
+    wanted = {
+        'image': (1, 3, size.height, size.width),
+        'output': (size.height, size.width),
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != wanted or any(array.dtype != np.float32 for array in arrays.values()):
+        raise ModelError(str(path), quoted(found), f'float32 arrays {wanted}')
+    if not all(bool(np.isfinite(array).all()) for array in arrays.values()):
+        raise ModelError(str(path), 'values that are not finite', 'finite values')
+    golden = Golden(arrays['image'], arrays['output'])
+    if contrast_of(golden.output) < SMALLEST_CONTRAST:
+        raise ModelError(
+            str(path),
+            'an output that is nearly the same everywhere',
+            'the output of a trained network',
+        )
+    return golden
+
+
+def contrast_of(output: NDArray[np.float32]) -> float:
+    """Return the standard deviation of an output in units of its largest magnitude."""
+    largest = float(np.abs(output).max())
+    return float(output.std(dtype=np.float64)) / largest if largest > 0 else 0.0
+
+
+def parity_error(engine: Engine, golden: Golden) -> float:
+    """Return the error of an engine as this file's head defines it; infinite where it gives NaN.
+
+    The deviation counts as at least one percent of the largest magnitude: the output of a hardly
+    trained network is nearly flat, and float32 rounding would be all that is compared.
+    """
+    deviation = float(np.abs(golden.output).max()) * max(
+        contrast_of(golden.output), _RELIABLE_CONTRAST
+    )
+    error = float(np.abs(engine.infer(golden.image) - golden.output).max()) / deviation
+    return error if np.isfinite(error) else float('inf')
+
+
+def check_parity(engine: Engine, golden: Golden, storage: str) -> None:
+    """Compare an engine with the golden pair and note the error in its info.
+
+    :param storage: that of the model's card; graphs of f16 models are rounded once more than the
+        network that gave the golden output.
+    :raises EngineError: when they differ by more than the tolerance.
+    """
+    error = parity_error(engine, golden)
+    tolerance = TOLERANCES[engine.info.precision, storage]
+    if error > tolerance:
+        raise EngineError(
+            f'engine {engine.info.name} {engine.info.version} ({engine.info.precision})',
+            f'an output that is off by {error:.2g} standard deviations from the stored one',
+            f'at most {tolerance:g}',
+            'Use another engine for this model.',
+        )
+    engine.info = replace(engine.info, parity_error=error)
+
+
+def _read_arrays(folder: ModelFolder, size: InputSpec) -> dict[str, NDArray[np.float32]]:
+    """Read a safetensors file with numpy alone."""
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingPackage(
+            'safetensors', 'reading golden outputs', 'pip install safetensors'
+        ) from error
+    path = folder.file(size.golden)
+    try:
+        arrays: dict[str, NDArray[np.float32]] = safetensors.numpy.load(path.read_bytes())
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            str(path), f'no safetensors file ({quoted(str(error))})', "'image' and 'output'"
+        ) from error
+    return arrays

@@ -1,0 +1,69 @@
+"""Where installed models lie, and how a name becomes a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from depth_node.errors import ModelError
+from depth_node.errors import quoted
+from depth_node.model_card import CARD_NAME
+from depth_node.model_card import is_plain_name
+
+_VARIABLE = 'DEPTH_NODE_MODELS'
+_LIST_COMMAND = 'python -m depth_node.tools.models list'
+
+
+def find(name_or_path: str) -> Path:
+    """Return the folder of a model.
+
+    :param name_or_path: a name, which is looked up in the places of :func:`installed` and never
+        below the current folder, or a path, which contains a '/'.
+    :raises ModelError: when there is none; the text lists the names that are there.
+    """
+    if '\0' in name_or_path:
+        raise ModelError('model', quoted(name_or_path), 'a name or a path without NUL')
+    if os.sep in name_or_path:
+        path = Path(name_or_path).expanduser()
+        if (path / CARD_NAME).is_file():
+            return path
+        raise ModelError(
+            'model', quoted(name_or_path), f'a folder with a {CARD_NAME}', f'Try: {_LIST_COMMAND}'
+        )
+    there = installed()
+    if is_plain_name(name_or_path) and name_or_path in there:
+        return there[name_or_path]
+    remedy = f'Run: {_LIST_COMMAND}'
+    if is_plain_name(name_or_path) and (Path(name_or_path) / CARD_NAME).is_file():
+        remedy = f'For the folder of that name here, give the path ./{name_or_path}'
+    names = ', '.join(sorted(there)) or 'nothing: no models are installed'
+    raise ModelError('model', quoted(name_or_path), f'one of the names {names}', remedy)
+
+
+def installed() -> dict[str, Path]:
+    """Return the installed model folders by name, unchecked: folders with a plain name and a card.
+
+    Places, the first one wins: the folders of ``DEPTH_NODE_MODELS``, ``models`` of a source
+    checkout, ``share/depth_node/models`` of each prefix of ``AMENT_PREFIX_PATH`` and of the Python
+    environment.
+    """
+    there: dict[str, Path] = {}
+    for place in _places():
+        folders = sorted(place.iterdir()) if place.is_dir() else []
+        for folder in folders:
+            if is_plain_name(folder.name) and (folder / CARD_NAME).is_file():
+                there.setdefault(folder.name, folder)
+    return there
+
+
+def _places() -> list[Path]:
+    """List the folders in which models may be installed."""
+    given = os.environ.get(_VARIABLE, '').split(os.pathsep)
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    checkout = Path(__file__).resolve().parent.parent
+    return [
+        *(Path(place) for place in given if place),
+        *([checkout / 'models'] if (checkout / 'package.xml').is_file() else []),
+        *(Path(prefix, 'share', 'depth_node', 'models') for prefix in prefixes if prefix),
+    ]

@@ -1,0 +1,288 @@
+"""CameraImage and CameraView in, DepthFrame out: one frame at a time, no ROS, no threads.
+
+``depth_m = network_depth * depth_scale * fx_at_input / focal_px``: a network has learned how large
+things look through the focal length ``focal_px``, so a longer lens means the same picture farther
+away.  Between network size and image size it is the *inverse* depth that is interpolated, because
+the inverse depth of a plane is an affine function of the pixel, so that walls stay flat.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depth_node import camera
+from depth_node import fitting
+from depth_node import model_folder
+from depth_node import model_store
+from depth_node.engines import Engine
+from depth_node.engines import EngineInfo
+from depth_node.engines import selection
+from depth_node.errors import EngineError
+from depth_node.errors import ImageRejected
+from depth_node.errors import ModelError
+from depth_node.frames import CameraImage
+from depth_node.frames import CameraModel
+from depth_node.frames import DepthFrame
+from depth_node.model_card import ModelCard
+from depth_node.settings import DepthSettings
+from depth_node.settings import Settings
+
+REASON_VIEW_SIZE = 'image_camera_size'
+_LARGEST_SHARE_OF_UNKNOWN = 0.5
+"""A network output with a larger share of non-finite values is not a picture of anything."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What stays the same for all frames of one camera."""
+
+    fit: fitting.Fit
+    """Which part of the image goes to which network size."""
+    resize_filter: int
+    """OpenCV interpolation from image to network."""
+    scale_m: float
+    """Metres per unit of the network's depth, before the user's factor."""
+
+
+class Pipeline:
+    """A model, the engine that runs it, and the buffers of one camera's frames.
+
+    Owned by one thread at a time.  The arrays of a returned :class:`DepthFrame` are reused by the
+    next call of :meth:`process`.
+    """
+
+    def __init__(self, folder: model_folder.ModelFolder, settings: Settings) -> None:
+        """Open the engine for the preferred input size of ``folder`` and warm it up.
+
+        :raises ModelError: when the network's depth cannot become metres.
+        :raises EngineError: when no engine of ``settings.model`` works.
+        """
+        if folder.card.output.kind == 'relative':
+            raise ModelError(
+                f'model {folder.card.name}',
+                'relative inverse depth of unknown scale and shift',
+                'a network whose depth has a scale',
+                'Choose another model; see: python -m depth_node.tools.models list',
+            )
+        self.card: ModelCard = folder.card
+        self._folder = folder
+        self._model_settings = settings.model
+        self._plans: dict[CameraModel, _Plan] = {}
+        self._depth_m = np.empty((0, 0), np.float32)
+        self._mean_255 = [255.0 * value for value in self.card.mean]
+        self._gain = [1.0 / (255.0 * value) for value in self.card.std]
+        self._open_engine(0)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Pipeline:
+        """Find, verify and open the model that ``settings`` names.
+
+        :raises ModelError: when there is no such model or its files are damaged.
+        :raises EngineError: when no engine works.
+        """
+        return cls(model_folder.read(model_store.find(settings.model.name)), settings)
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """Return what the engine in use says of itself."""
+        return self._engine.info
+
+    def close(self) -> None:
+        """Release the engine; calling it twice is harmless."""
+        self._engine.close()
+
+    def process(
+        self, image: CameraImage, view: camera.CameraView, settings: Settings
+    ) -> DepthFrame:
+        """Turn one image into metric depth.
+
+        :param image: image as the camera sent it.
+        :param view: the camera of that image; its rectifier, if any, is applied.
+        :param settings: depth limits, scale and size; may change from frame to frame.
+        :returns: depth of the whole (rectified) image, or at network size; the arrays are valid
+            until the next call.
+        :raises ImageRejected: when the image is not of the size of ``view``.
+        :raises EngineError: when the engine fails or returns mostly non-finite numbers.
+        """
+        clock = _StageClock()
+        model = view.model
+        if image.rgb.shape[:2] != (model.height, model.width):
+            raise ImageRejected(
+                REASON_VIEW_SIZE,
+                'image',
+                f'{image.rgb.shape[1]}x{image.rgb.shape[0]} pixels',
+                f'{model.width}x{model.height} as in camera_info',
+            )
+        rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
+        clock.stage('rectify')
+        plan = self._plan_of(model)
+        small = self._fill_input(rgb, plan)
+        clock.stage('resize')
+        output = self._engine.infer(self._input)
+        clock.stage('network')
+        inverse = self._inverse_depth(output)
+        scale_m = plan.scale_m * settings.depth.scale
+        if settings.depth.full_size:
+            depth_m, depth_camera, shown = self._full_size(inverse, plan, model), model, rgb
+            inside = depth_m[_rows(plan.fit), _columns(plan.fit)]
+        else:
+            depth_m = self._buffer(inverse.shape)
+            depth_m[...] = inverse
+            depth_camera, shown, inside = plan.fit.camera, small, depth_m
+        _invert_in_place(inside, scale_m, inverse, settings.depth)
+        if view.rectifier and settings.depth.full_size:
+            np.copyto(depth_m, np.nan, where=~view.rectifier.valid)
+        clock.stage('depth')
+        return DepthFrame(
+            depth_m=depth_m,
+            camera=depth_camera,
+            rgb=shown,
+            stamp_ns=image.stamp_ns,
+            frame_id=image.frame_id,
+            stage_ns=clock.stages_ns,
+        )
+
+    def _open_engine(self, size_index: int) -> None:
+        """Load the engine of one input size and make its input buffer."""
+        size = self.card.inputs[size_index]
+        chosen = self._model_settings
+        self._engine: Engine
+        self._engine, self.engine_notes = selection.open_engine(
+            self._folder,
+            size,
+            engine=chosen.engine,
+            precision=chosen.precision,
+            threads=chosen.threads,
+        )
+        self._engine.warm_up()
+        self._size_index = size_index
+        self._input = np.zeros((1, 3, size.height, size.width), np.float32)
+
+    def _plan_of(self, model: CameraModel) -> _Plan:
+        """Return the plan of a camera; switches the engine when it needs another input size."""
+        plan = self._plans.get(model)
+        if plan is None:
+            sizes = [(size.height, size.width) for size in self.card.inputs]
+            fit = fitting.fit(model, sizes, self.card.fit)
+            focal = self.card.focal_px
+            shrinks = fit.camera.width <= fit.width and fit.camera.height <= fit.height
+            plan = _Plan(
+                fit=fit,
+                # Area averaging does not alias when shrinking, but makes blocks when enlarging.
+                resize_filter=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+                scale_m=self.card.depth_scale * (fit.camera.fx / focal if focal else 1.0),
+            )
+            self._plans = {model: plan}
+        if plan.fit.size_index != self._size_index:
+            self._engine.close()
+            self._open_engine(plan.fit.size_index)
+        return plan
+
+    def _fill_input(self, rgb: NDArray[np.uint8], plan: _Plan) -> NDArray[np.uint8]:
+        """Resize and normalise into the input buffer; return the resized RGB."""
+        part = rgb[_rows(plan.fit), _columns(plan.fit)]
+        size = (plan.fit.camera.width, plan.fit.camera.height)
+        small = cv2.resize(part, size, interpolation=plan.resize_filter)
+        for channel, plane in enumerate(self._input[0]):
+            np.subtract(small[:, :, channel], self._mean_255[channel], out=plane, dtype=np.float32)
+            plane *= self._gain[channel]
+        return np.asarray(small, np.uint8)
+
+    def _inverse_depth(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the network's inverse depth, (h, w), per unit of the network's depth.
+
+        Values that are no number become NaN; zero and below is infinitely far.
+        """
+        spec = self.card.output
+        if spec.kind == 'metric':
+            with np.errstate(divide='ignore', invalid='ignore'):
+                inverse = np.reciprocal(output)
+        else:
+            low, high = 1.0 / spec.max_depth_m, 1.0 / spec.min_depth_m
+            inverse = output * np.float32(high - low)
+            inverse += np.float32(low)
+        finite = np.isfinite(inverse)
+        if not finite.all():
+            share = 1.0 - float(finite.mean())
+            if share > _LARGEST_SHARE_OF_UNKNOWN:
+                raise EngineError(
+                    f'engine {self.engine_info.name}',
+                    f'an output with {100.0 * share:.0f} % non-finite values',
+                    f'at most {100.0 * _LARGEST_SHARE_OF_UNKNOWN:.0f} %',
+                )
+            inverse[~finite] = np.nan
+        return inverse
+
+    def _full_size(
+        self, inverse: NDArray[np.float32], plan: _Plan, model: CameraModel
+    ) -> NDArray[np.float32]:
+        """Enlarge inverse depth to the image; what the network did not see is NaN."""
+        full = self._buffer((model.height, model.width))
+        fit = plan.fit
+        if (fit.width, fit.height) == (model.width, model.height):
+            cv2.resize(inverse, (fit.width, fit.height), dst=full, interpolation=cv2.INTER_LINEAR)
+        else:
+            full.fill(np.nan)
+            full[_rows(fit), _columns(fit)] = cv2.resize(
+                inverse, (fit.width, fit.height), interpolation=cv2.INTER_LINEAR
+            )
+        return full
+
+    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return the depth buffer; fresh pages each frame would cost more than the arithmetic."""
+        if self._depth_m.shape != shape:
+            self._depth_m = np.empty(shape, np.float32)
+        return self._depth_m
+
+
+def _invert_in_place(
+    values: NDArray[np.float32],
+    scale_m: float,
+    inverse: NDArray[np.float32],
+    limits: DepthSettings,
+) -> None:
+    """Turn inverse depth into metres within the limits.
+
+    :param values: (H, W) inverse depth, replaced by metres; NaN stays NaN.
+    :param scale_m: metres times inverse depth.
+    :param inverse: (h, w) what ``values`` was enlarged from; its extremes bound those of
+        ``values``, so that whole passes over the large array can be left out.
+    :param limits: farther than ``max_m`` becomes +Inf, nearer than ``min_m`` NaN.
+    """
+    farthest, nearest = scale_m / limits.max_m, scale_m / max(limits.min_m, 1e-9)
+    lowest, highest = float(np.nanmin(inverse)), float(np.nanmax(inverse))
+    if lowest < farthest:
+        np.copyto(values, 0.0, where=values < farthest)
+    if highest > nearest:
+        np.copyto(values, np.nan, where=values > nearest)
+    with np.errstate(divide='ignore'):
+        np.divide(np.float32(scale_m), values, out=values)
+
+
+def _rows(fit: fitting.Fit) -> slice:
+    """Return the rows of the image that the network sees."""
+    return slice(fit.top, fit.top + fit.height)
+
+
+def _columns(fit: fitting.Fit) -> slice:
+    """Return the columns of the image that the network sees."""
+    return slice(fit.left, fit.left + fit.width)
+
+
+class _StageClock:
+    """Splits the time of a frame into named stages."""
+
+    def __init__(self) -> None:
+        self.stages_ns: dict[str, int] = {}
+        self._last_ns = time.perf_counter_ns()
+
+    def stage(self, name: str) -> None:
+        """Book the time since the last call under ``name``."""
+        now_ns = time.perf_counter_ns()
+        self.stages_ns[name] = now_ns - self._last_ns
+        self._last_ns = now_ns

@@ -1,0 +1,131 @@
+"""Endless batches of procedural scenes, made by worker processes while the network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import IterableDataset
+
+from depth_node.world import samples
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """What batches are made of."""
+
+    size: int
+    """Images per batch."""
+    shapes: tuple[tuple[int, int], ...]
+    """(height, width) of the batches, pixels; each batch has one, drawn with ``shares``."""
+    shares: tuple[float, ...]
+    """Probability of each shape; sums to 1."""
+    focal_per_height: float
+    """Focal length of the card over the height of the network's input; depth is taken to it."""
+    range_m: tuple[float, float]
+    """Nearest and farthest target, metres at the focal length of the card."""
+    reuse: int = 3
+    """How often a rendered view is shown, each time flipped and coloured anew."""
+    pool: int = 256
+    """Views kept per shape and worker to draw batches from."""
+    views_per_scene: int = 4
+    """Views rendered of one scene."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch; all tensors on the CPU."""
+
+    image: Tensor
+    """(B, 3, H, W) uint8 RGB."""
+    log_depth: Tensor
+    """(B, 1, H, W) float32 natural logarithm of metres at the focal length of the card."""
+    far: Tensor
+    """(B, 1, H, W) bool, where depth is beyond the range."""
+
+
+View = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+class SceneBatches(IterableDataset[Batch]):
+    """The same seed, worker number and count of workers give the same batches."""
+
+    def __init__(self, spec: BatchSpec, seed: int) -> None:
+        super().__init__()
+        self._spec = spec
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches for ever."""
+        info = torch.utils.data.get_worker_info()
+        worker = info.id if info else 0
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng((self._seed, worker))
+        spec = self._spec
+        pools: list[list[View]] = [[] for _ in spec.shapes]
+        while True:
+            index = int(rng.choice(len(spec.shapes), p=spec.shares))
+            self._refresh(pools[index], spec.shapes[index], rng)
+            yield self._drawn(pools[index], rng)
+
+    def _refresh(self, pool: list[View], shape: tuple[int, int], rng: np.random.Generator) -> None:
+        """Render as many new views as one batch uses up; fill a young pool faster."""
+        spec = self._spec
+        wanted = max(1, round(spec.size / spec.reuse))
+        fresh = 0
+        while fresh < wanted or len(pool) < spec.size:
+            for sample in samples.draw(rng, shape[0], shape[1], spec.views_per_scene):
+                focal_at_input = spec.focal_per_height * shape[0]
+                pool.append((sample.rgb, sample.depth_m * (focal_at_input / sample.camera.fx)))
+                fresh += 1
+        del pool[: max(0, len(pool) - spec.pool)]
+
+    def _drawn(self, pool: list[View], rng: np.random.Generator) -> Batch:
+        chosen = rng.choice(len(pool), self._spec.size, replace=False)
+        views = [_varied(pool[index], rng) for index in chosen]
+        near, far = self._spec.range_m
+        depth = np.stack([depth for _, depth in views])[:, None]
+        return Batch(
+            image=torch.from_numpy(np.stack([image for image, _ in views]).transpose(0, 3, 1, 2)),
+            log_depth=torch.from_numpy(np.log(np.clip(depth, near, far), dtype=np.float32)),
+            far=torch.from_numpy(depth >= far),
+        )
+
+
+def _varied(view: View, rng: np.random.Generator) -> View:
+    """Flip and recolour; a picture that comes back must not be the same picture."""
+    image, depth = view
+    if rng.random() < 0.5:
+        image, depth = image[:, ::-1], depth[:, ::-1]
+    gain = np.exp(rng.normal(0.0, 0.15)) * np.exp(rng.normal(0.0, 0.05, 3))
+    gamma = np.exp(rng.normal(0.0, 0.15))
+    ramp = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * gain
+    table = (255.0 * np.clip(ramp, 0.0, 1.0)).astype(np.uint8)  # (256, 3)
+    recoloured = np.stack([table[image[:, :, c], c] for c in range(3)], axis=2)
+    if rng.random() < 0.1:
+        grey = cv2.cvtColor(recoloured, cv2.COLOR_RGB2GRAY)
+        recoloured = np.repeat(grey[:, :, None], 3, axis=2)
+    return recoloured, depth
+
+
+def batches(spec: BatchSpec, seed: int, workers: int) -> Iterator[Batch]:
+    """Start worker processes and return their endless batches.
+
+    :param seed: another seed gives other scenes; a resumed training takes a new one.
+    :param workers: processes that render; 0 renders in this one.
+    """
+    loader = DataLoader(
+        SceneBatches(spec, seed),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        # a fork would copy the locked thread pools of OpenCV and torch and wait for them for ever
+        multiprocessing_context='spawn' if workers else None,
+    )
+    return iter(loader)

@@ -1,0 +1,35 @@
+"""What rclpy's lifecycle node lacks: surviving a client's mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode
+
+RCLError = rclpy_implementation.RCLError
+InvalidRosArguments = (
+    rclpy_implementation.RCLInvalidROSArgsError,
+    rclpy_implementation.UnknownROSArgsError,
+)
+
+
+def survive_illegal_transitions(node: LifecycleNode) -> None:
+    """Answer an illegal request, such as configure while active, with 'no'.
+
+    rclpy lets the error of such a request out of the service's callback, which ends ``spin``.
+    """
+    service = node._service_change_state
+    change_state = service.callback
+
+    def change_state_or_refuse(request: Any, response: Any) -> Any:
+        try:
+            return change_state(request, response)
+        except RCLError as error:
+            if not node.context.ok():
+                raise
+            node.get_logger().warning(f'lifecycle request refused: {error}')
+            response.success = False
+            return response
+
+    service.callback = change_state_or_refuse

@@ -1,0 +1,64 @@
+"""The text of config/depth_node.yaml, made from settings.py.
+
+Write it anew with ``python -m depth_node.ros.parameter_file > config/depth_node.yaml``.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+
+from depth_node.settings import Parameter
+from depth_node.settings import Value
+from depth_node.settings import parameters
+
+_HEAD = """\
+# Every parameter of depth_node with its default.
+# Those marked (structural) need a cleanup and configure of the lifecycle node.
+
+/**:
+  ros__parameters:
+"""
+_LINE = 97
+
+
+def text() -> str:
+    """Return the file with every parameter, its description, unit, range and default."""
+    lines = []
+    concern = ''
+    for parameter in parameters():
+        name, _, leaf = parameter.name.partition('.')
+        if name != concern:
+            lines.append(f'    {name}:')
+            concern = name
+        lines += textwrap.wrap(
+            _remark(parameter), _LINE, initial_indent='      # ', subsequent_indent='      # '
+        )
+        lines.append(f'      {leaf}: {_scalar(parameter.default)}')
+    return _HEAD + '\n'.join(lines) + '\n'
+
+
+def _remark(parameter: Parameter) -> str:
+    """Return description and range in one sentence or two."""
+    remark = parameter.description
+    if parameter.choices:
+        remark += ' One of ' + ', '.join(parameter.choices) + '.'
+    if parameter.low is not None and parameter.high is not None:
+        remark += f' {_number(parameter.low)} to {_number(parameter.high)}.'
+    return f'{remark} (structural)' if parameter.structural else remark
+
+
+def _number(value: float) -> str:
+    """Return a limit in full digits."""
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
+def _scalar(value: Value) -> str:
+    """Return YAML that ROS reads back in the same type: floats keep their point."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}'" if isinstance(value, str) else repr(value)
+
+
+if __name__ == '__main__':
+    sys.stdout.write(text())

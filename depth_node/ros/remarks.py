@@ -1,0 +1,44 @@
+"""What the node says of frames that it does not publish: counted always, logged sparingly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from depth_node.errors import Rejected
+from depth_node.health import Health
+from depth_node.health import Throttle
+
+
+class Remarks:
+    """Counts drops and logs one line per cause in five seconds; usable from any thread."""
+
+    def __init__(self, logger: Any, health: Health) -> None:
+        self._logger = logger
+        self.health = health
+        self._throttle = Throttle()
+
+    def dropped(self, error: Rejected) -> None:
+        """Count an image under the reason of ``error`` and say so."""
+        self.health.dropped(error.reason)
+        self.warn(error.reason, str(error))
+
+    def camera_rejected(self, error: Rejected) -> None:
+        """Count a refused camera_info and say so."""
+        self.health.camera_rejected(error.reason)
+        self.warn(error.reason, str(error))
+
+    def remind(self, cause: str, text: str) -> None:
+        """Log a warning about a condition that lasts, every five seconds."""
+        if self._throttle.due(cause):
+            self._logger.warning(text)
+
+    def warn(self, cause: str, text: str) -> None:
+        """Log a warning, unless ``cause`` was told in the last five seconds.
+
+        :param cause: short fixed name, never text from outside.
+        :param text: a sentence in which foreign text is quoted.
+        """
+        count = self._throttle.due(cause)
+        if count:
+            times = f' ({count} times since the last such line)' if count > 1 else ''
+            self._logger.warning(f'{text}{times}')

@@ -1,0 +1,209 @@
+"""The thread that turns the newest image into depth and publishes it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+
+from depth_node.errors import DepthNodeError
+from depth_node.errors import EngineError
+from depth_node.errors import ImageRejected
+from depth_node.errors import Rejected
+from depth_node.frames import CameraImage
+from depth_node.frames import RawImage
+from depth_node.health import NO_SUBSCRIBER
+from depth_node.health import stamp_remark
+from depth_node.image_codec import decode_compressed
+from depth_node.image_codec import decode_raw
+from depth_node.newest import Newest
+from depth_node.newest import StampOrder
+from depth_node.ros.cameras import Cameras
+from depth_node.ros.images import Arrival
+from depth_node.ros.outputs import Outputs
+from depth_node.ros.remarks import Remarks
+from depth_node.settings import Settings
+
+if TYPE_CHECKING:
+    from depth_node.pipeline import Pipeline
+
+EXIT_WORKER = 2
+EXIT_ENGINE = 3
+_ENGINE_FAILURES_IN_A_ROW = 3
+
+
+class Host(Protocol):
+    """What the worker needs of the node; usable from its thread."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+
+    def stamp_now_ns(self) -> int:
+        """Return the time by the clock that stamps are made with, nanoseconds."""
+
+    def reopen_pipeline(self) -> Pipeline:
+        """Replace a pipeline whose engine failed."""
+
+    def give_up(self, exit_code: int, text: str) -> None:
+        """End the process for the reason that ``text`` tells."""
+
+
+class Worker:
+    """Takes the newest image until the slot closes; dies loudly."""
+
+    def __init__(
+        self,
+        host: Host,
+        pipeline: Pipeline,
+        slot: Newest[Arrival],
+        cameras: Cameras,
+        outputs: Outputs,
+        order: StampOrder,
+        remarks: Remarks,
+    ) -> None:
+        """Prepare; :meth:`start` begins.
+
+        :param pipeline: used by this thread alone from now on.
+        :param order: which stamps may leave.
+        """
+        self._host = host
+        self._pipeline = pipeline
+        self._slot = slot
+        self._cameras = cameras
+        self._outputs = outputs
+        self._order = order
+        self._remarks = remarks
+        self._health = remarks.health
+        self._failures = 0
+        self._lost = False
+        self._thread = threading.Thread(target=self._run, name='depth worker', daemon=True)
+
+    def start(self) -> None:
+        """Begin to take images."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the thread has ended; the slot must have been closed.
+
+        :returns: False when it is still busy after ``timeout_s``.
+        """
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        """Work until the slot closes."""
+        try:
+            while not self._lost and (arrival := self._slot.take()) is not None:
+                self._attempt(arrival)
+        except Exception:
+            self._host.give_up(EXIT_WORKER, f'the worker thread died: {traceback.format_exc()}')
+
+    def _attempt(self, arrival: Arrival) -> None:
+        """Process one image; count it under exactly one name."""
+        completed = False
+        self._health.work_began()
+        try:
+            completed = self._process(arrival)
+        except Rejected as error:
+            self._remarks.dropped(error)
+        except EngineError as error:
+            self._health.dropped('engine')
+            self._mend_engine(str(error))
+        finally:
+            self._health.work_ended(completed=completed)
+
+    def _process(self, arrival: Arrival) -> bool:
+        """Decode, compute, publish.
+
+        :returns: False when nobody listens.
+        :raises Rejected: with the reason for which the image is dropped.
+        :raises EngineError: when the engine failed.
+        """
+        image = arrival.image
+        settings = self._host.settings
+        self._check_order(image.frame_id, image.stamp_ns)
+        _check_age(arrival, settings.input.max_age_s)
+        if not self._outputs.wanted():
+            self._health.dropped(NO_SUBSCRIBER)
+            return False
+        began_ns = time.perf_counter_ns()
+        decode: Callable[..., Any] = (
+            decode_raw if isinstance(image, RawImage) else decode_compressed
+        )
+        rgb = decode(image, settings.input.max_pixels)
+        decoded_ns = time.perf_counter_ns()
+        view = self._cameras.view(rgb.shape[1], rgb.shape[0], image.frame_id)
+        frame = self._pipeline.process(
+            CameraImage(rgb, image.stamp_ns, image.frame_id), view, settings
+        )
+        self._failures = 0
+        _check_age(arrival, settings.input.max_age_s)
+        ready_ns = time.perf_counter_ns()
+        if not self._outputs.publish(frame, settings.points):
+            self._health.dropped(NO_SUBSCRIBER)
+            return True
+        self._order.note(image.frame_id, image.stamp_ns)
+        spent_ns = {
+            'decode': decoded_ns - began_ns,
+            **frame.stage_ns,
+            'publish': time.perf_counter_ns() - ready_ns,
+        }
+        self._count_published(arrival, spent_ns)
+        return True
+
+    def _count_published(self, arrival: Arrival, spent_ns: dict[str, int]) -> None:
+        """Hand ages and stage times to the health, and say when clocks disagree."""
+        stamp_ns = arrival.image.stamp_ns
+        stamp_age_ns = self._host.stamp_now_ns() - stamp_ns
+        odd = stamp_remark(stamp_age_ns, stamp_ns)
+        if odd:
+            self._remarks.warn('stamp', odd)
+        age_ns = time.monotonic_ns() - arrival.arrived_ns
+        self._health.published(age_ns, None if odd else stamp_age_ns, spent_ns)
+
+    def _check_order(self, frame_id: str, stamp_ns: int) -> None:
+        """Refuse a stamp that is not newer than the last one that left."""
+        reason = self._order.objection(frame_id, stamp_ns)
+        if reason:
+            raise ImageRejected(
+                reason,
+                'image',
+                f'the stamp {stamp_ns} ns',
+                'a stamp newer than that of the last depth image',
+                'Does more than one node publish on the topic?',
+            )
+
+    def _mend_engine(self, text: str) -> None:
+        """Open the pipeline anew; give up when the engine keeps failing."""
+        self._failures += 1
+        if self._failures >= _ENGINE_FAILURES_IN_A_ROW:
+            self._lose_engine(f'{self._failures} images in a row failed: {text}')
+            return
+        self._remarks.warn('engine', f'{text} The engine is opened anew.')
+        try:
+            self._pipeline = self._host.reopen_pipeline()
+        except DepthNodeError as error:
+            self._lose_engine(str(error))
+
+    def _lose_engine(self, text: str) -> None:
+        """Take no further image and end the process."""
+        self._lost = True
+        self._host.give_up(EXIT_ENGINE, text)
+
+
+def _check_age(arrival: Arrival, max_age_s: float) -> None:
+    """Refuse an image that came too long ago to be of use."""
+    age_s = (time.monotonic_ns() - arrival.arrived_ns) / 1e9
+    if age_s > max_age_s:
+        raise ImageRejected(
+            'too_old',
+            'image',
+            f'one that came {age_s:.2f} s ago',
+            f'at most {max_age_s:g} s (input.max_age_s)',
+            'The machine is too slow for this model or too busy.',
+        )

@@ -1,0 +1,304 @@
+"""Every parameter of the node, once: name, default, unit, range, description, when it may change.
+
+The ROS descriptors, ``config/depth_node.yaml``, the docs' tables and the launch arguments are
+made from these fields or tested against them.  A set of parameters is accepted or refused as a
+whole: :func:`settings_from` raises before anything is applied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from typing import Any
+from typing import Union
+from typing import cast
+
+from depth_node.errors import SettingsError
+from depth_node.errors import quoted
+
+Value = Union[bool, int, float, str]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of one parameter besides its value."""
+
+    name: str
+    """Dotted ROS name, e.g. 'points.organized'."""
+    default: Value
+    """Value without any option; its type is the type of the parameter."""
+    description: str
+    """One sentence, with the unit."""
+    low: float | None = None
+    """Smallest allowed value of a number."""
+    high: float | None = None
+    """Largest allowed value of a number."""
+    choices: tuple[str, ...] = ()
+    """Allowed values of a string; empty where any text goes."""
+    structural: bool = False
+    """True where a change needs a cleanup and configure of the lifecycle node."""
+
+
+def _parameter(
+    default: Value,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    structural: bool = False,
+) -> Any:
+    """Make a dataclass field that carries its range and description."""
+    return field(
+        default=default,
+        metadata={
+            'description': description,
+            'low': low,
+            'high': high,
+            'choices': choices,
+            'structural': structural,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """How images come in."""
+
+    transport: str = _parameter(
+        'raw',
+        'Which image topic is read: raw (image) or compressed (image/compressed).',
+        choices=('raw', 'compressed'),
+        structural=True,
+    )
+    reliability: str = _parameter(
+        'auto',
+        'Reliability asked of the image publisher; auto asks for reliable delivery where every '
+        'publisher of the topic offers it, because large best-effort images get lost on stock '
+        'DDS settings.',
+        choices=('auto', 'reliable', 'best_effort'),
+        structural=True,
+    )
+    rectify: str = _parameter(
+        'auto',
+        'Whether images are rectified before the network; auto does so when camera_info has '
+        'distortion and the image topic is not named image_rect*.',
+        choices=('auto', 'always', 'never'),
+        structural=True,
+    )
+    max_age_s: float = _parameter(
+        0.5,
+        'An image older than this when its depth is ready, in seconds since it arrived, is '
+        'dropped and counted.',
+        low=0.01,
+        high=60.0,
+    )
+    max_pixels: int = _parameter(
+        33_177_600,
+        'Images with more pixels than this are refused before any memory is taken.',
+        low=1_024,
+        high=268_435_456,
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network runs, and on what."""
+
+    name: str = _parameter(
+        'lite-mono-small-world',
+        'Model: the name of a folder of the installed models, or the path of a model folder.',
+        structural=True,
+    )
+    engine: str = _parameter(
+        'auto',
+        'Engine that runs the network; auto takes the first that works of openvino, onnxruntime, '
+        'torch, and says why the earlier ones were passed over.',
+        choices=('auto', 'openvino', 'onnxruntime', 'torch'),
+        structural=True,
+    )
+    precision: str = _parameter(
+        'f32',
+        'Arithmetic of the network: f32, or bf16 (openvino only; faster and less exact).',
+        choices=('f32', 'bf16'),
+        structural=True,
+    )
+    threads: int = _parameter(
+        0,
+        'CPU threads of the engine; 0 lets the engine decide.',
+        low=0,
+        high=256,
+        structural=True,
+    )
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """What is published as depth."""
+
+    min_m: float = _parameter(
+        0.05, 'Depth nearer than this, in metres, becomes NaN.', low=0.0, high=100.0
+    )
+    max_m: float = _parameter(
+        80.0,
+        'Depth farther than this, in metres, becomes +Inf: nothing within range.',
+        low=0.1,
+        high=1_000.0,
+    )
+    scale: float = _parameter(
+        1.0,
+        'Factor on the depth of the model, for a camera whose scale is known to be off.',
+        low=0.001,
+        high=1_000.0,
+    )
+    full_size: bool = _parameter(
+        True,
+        'Publish depth at the size of the image (true) or at the size of the network (false).',
+    )
+
+
+@dataclass(frozen=True)
+class PointsSettings:
+    """What is published as a point cloud."""
+
+    organized: bool = _parameter(
+        True,
+        'Keep the rows and columns of the image, with NaN where depth is unknown (true), or '
+        'publish valid points only (false).',
+    )
+    color: bool = _parameter(
+        True, 'Give each point the colour of its pixel (32 bytes a point instead of 16).'
+    )
+    stride: int = _parameter(1, 'Take every n-th row and column, pixels.', low=1, high=64)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """How the node behaves."""
+
+    autostart: bool = _parameter(
+        True, 'Configure and activate at start, without a lifecycle manager.', structural=True
+    )
+    diagnostics_period_s: float = _parameter(
+        1.0,
+        'Time between two messages on /diagnostics, seconds.',
+        low=0.1,
+        high=60.0,
+        structural=True,
+    )
+    input_timeout_s: float = _parameter(
+        5.0,
+        'When a topic that is needed has been silent for this long, seconds, a warning names it '
+        'and its publishers.',
+        low=0.5,
+        high=600.0,
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All parameters of the node; the attribute names are the first part of the dotted names."""
+
+    input: InputSettings = field(default_factory=InputSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    depth: DepthSettings = field(default_factory=DepthSettings)
+    points: PointsSettings = field(default_factory=PointsSettings)
+    node: NodeSettings = field(default_factory=NodeSettings)
+
+
+def parameters() -> tuple[Parameter, ...]:
+    """List all parameters in the order of the dataclasses."""
+    listed = []
+    for concern in fields(Settings):
+        for item in fields(_concern_class(concern.name)):
+            listed.append(
+                Parameter(
+                    name=f'{concern.name}.{item.name}',
+                    default=cast(Value, item.default),
+                    **item.metadata,
+                )
+            )
+    return tuple(listed)
+
+
+def settings_from(values: Mapping[str, Value]) -> Settings:
+    """Check a whole set of parameters and make settings of it.
+
+    :param values: dotted name to value; names that are left out keep their defaults.
+    :raises SettingsError: for an unknown name, a wrong type, a value out of range, NaN, or values
+        that contradict each other; the text names the parameter, the value and the range.
+    """
+    known = {parameter.name: parameter for parameter in parameters()}
+    grouped: dict[str, dict[str, Value]] = {concern.name: {} for concern in fields(Settings)}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(
+                f'parameter {quoted(name)}', quoted(value), 'one of ' + ', '.join(sorted(known))
+            )
+        concern_name, _, field_name = name.partition('.')
+        grouped[concern_name][field_name] = _checked(known[name], value)
+    settings = Settings(
+        **{name: _concern_class(name)(**chosen) for name, chosen in grouped.items()}
+    )
+    if settings.depth.min_m >= settings.depth.max_m:
+        raise SettingsError(
+            'parameters depth.min_m and depth.max_m',
+            f'{settings.depth.min_m} and {settings.depth.max_m}',
+            'depth.min_m below depth.max_m',
+        )
+    return settings
+
+
+def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:
+    """Name the structural parameters whose values differ."""
+    old, new = flat(before), flat(after)
+    return tuple(
+        parameter.name
+        for parameter in parameters()
+        if parameter.structural and old[parameter.name] != new[parameter.name]
+    )
+
+
+def flat(settings: Settings) -> dict[str, Value]:
+    """Return the dotted names and values of ``settings``."""
+    return {
+        f'{concern}.{name}': value
+        for concern, chosen in dataclasses.asdict(settings).items()
+        for name, value in chosen.items()
+    }
+
+
+def _concern_class(name: str) -> Any:
+    """Return the dataclass of one concern of :class:`Settings`."""
+    return {
+        'input': InputSettings,
+        'model': ModelSettings,
+        'depth': DepthSettings,
+        'points': PointsSettings,
+        'node': NodeSettings,
+    }[name]
+
+
+def _checked(parameter: Parameter, value: Value) -> Value:
+    """Return ``value`` in the type of the parameter, or refuse it."""
+    who = f'parameter {parameter.name}'
+    wanted = type(parameter.default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise SettingsError(who, f'{quoted(value)} ({type(value).__name__})', wanted.__name__)
+    if isinstance(value, str):
+        if parameter.choices and value not in parameter.choices:
+            raise SettingsError(who, quoted(value), 'one of ' + ', '.join(parameter.choices))
+        if not value:
+            raise SettingsError(who, 'an empty text', 'a value')
+        return value
+    low = -math.inf if parameter.low is None else parameter.low
+    high = math.inf if parameter.high is None else parameter.high
+    if not low <= value <= high:
+        raise SettingsError(who, quoted(value), f'{low:g} to {high:g}')
+    return value

@@ -1,0 +1,187 @@
+"""Train the bundled model on procedural scenes: python -m depth_node.tools.pretrain [-o FOLDER].
+
+Resumable: the same command goes on where it was stopped.  The folder gets the plan, the curve and
+the checkpoint; ``--model`` writes the model folder at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from depth_node.errors import DepthNodeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from depth_node.pretraining.trainer import TrainingPlan
+    from depth_node.pretraining.views import JudgedView
+
+SIZES = ((192, 256), (192, 352))
+"""(height, width) of the exported inputs: native aspect of 4:3 and, within 3 percent, of 16:9."""
+FOCAL_PX = 200.0
+"""Focal length of the card at 192 rows: a horizontal field of view of 65 degrees in 4:3."""
+FOCAL_PER_HEIGHT = FOCAL_PX / SIZES[0][0]
+DEPTH_RANGE_M = (0.1, 100.0)
+_HELD_OUT_SEED = 987_654_321
+_HELD_OUT_VIEWS = 96
+
+
+def main() -> int:
+    """Run the training and return the exit code."""
+    arguments = _parser().parse_args()
+    try:
+        return _run(arguments)
+    except DepthNodeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on from the last checkpoint', file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('-o', '--out', type=Path, default=Path('runs/pretrain'), help='state')
+    parser.add_argument('--model', type=Path, help='write this model folder at the end')
+    parser.add_argument('--variant', default='small', help='variant of Lite-Mono')
+    parser.add_argument('--minutes', type=float, default=60.0, help='wall time of the training')
+    parser.add_argument('--workers', type=int, default=1, help='processes that render scenes')
+    parser.add_argument('--threads', type=int, default=0, help='threads of torch; 0: its choice')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--judge', type=Path, nargs='*', default=[], help='recordings with depth, never trained on'
+    )
+    return parser
+
+
+def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPlan:
+    """Split the time: three fifths at half size, where a second shows the most scenes."""
+    from depth_node.pretraining.batches import BatchSpec
+    from depth_node.pretraining.trainer import Stage
+    from depth_node.pretraining.trainer import TrainingPlan
+
+    half = BatchSpec(
+        size=16,
+        shapes=tuple((height // 2, _multiple_of_32(width // 2)) for height, width in SIZES),
+        shares=(0.7, 0.3),
+        focal_per_height=FOCAL_PER_HEIGHT,
+        range_m=(0.15, 80.0),
+    )
+    full = replace(half, size=8, shapes=SIZES)
+    return TrainingPlan(
+        network='lite-mono',
+        variant=variant,
+        options={'dilations': '640x192'},
+        depth_range_m=DEPTH_RANGE_M,
+        stages=(
+            Stage(0.6 * minutes, half, learning_rate=1e-3, final_learning_rate=4e-4),
+            Stage(0.4 * minutes, full, learning_rate=4e-4, final_learning_rate=1e-5),
+        ),
+        seed=seed,
+        workers=workers,
+    )
+
+
+def _multiple_of_32(pixels: int) -> int:
+    return 32 * round(pixels / 32)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from depth_node.networks import registry
+    from depth_node.pretraining.trainer import Trainer
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    plan = plan_of(arguments.variant, arguments.minutes, arguments.seed, arguments.workers)
+    spec = registry.spec(plan.network)
+    # a fresh block must do something, or the first minutes go into waking the blocks up
+    network = spec.build(plan.variant, {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1})
+    _start_far(network)
+    held_out = _held_out_views()
+    recordings = {path.stem: _recorded_views(path) for path in arguments.judge}
+    trainer = Trainer(
+        network,
+        plan,
+        arguments.out,
+        report=lambda line: print(line, flush=True),
+        evaluate=lambda averaged: _figures(averaged, held_out, recordings),
+    )
+    averaged = trainer.run()
+    if arguments.model:
+        _write_model(averaged, plan, held_out, recordings, arguments.model)
+        print(f'wrote {arguments.model}')
+    return 0
+
+
+def _start_far(network: nn.Module) -> None:
+    """Let the fresh network say two metres, not the 0.2 metres of a disparity of one half."""
+    import torch
+
+    for head in list(network.decoder.decoder)[-3:]:
+        for parameter in head.parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.constant_(parameter, -3.0)
+
+
+def _held_out_views() -> list[JudgedView]:
+    """Render scenes of a seed that no training uses."""
+    from depth_node.pretraining.views import JudgedView
+    from depth_node.world import samples
+
+    rng = np.random.default_rng(_HELD_OUT_SEED)
+    views: list[JudgedView] = []
+    while len(views) < _HELD_OUT_VIEWS:
+        height, width = SIZES[len(views) % len(SIZES)]
+        for sample in samples.draw(rng, height, width, 1):
+            depth = np.where(np.isfinite(sample.depth_m), sample.depth_m, np.nan)
+            views.append(JudgedView(sample.rgb, depth.astype(np.float32), sample.camera.fx))
+    return views
+
+
+def _recorded_views(path: Path) -> list[JudgedView]:
+    from depth_node.pretraining.views import load_views
+
+    return load_views(path, list(SIZES), 24)
+
+
+def _figures(
+    network: nn.Module, held_out: list[JudgedView], recordings: dict[str, list[JudgedView]]
+) -> dict[str, float]:
+    """Return few figures for the curve: metric and median-scaled Abs Rel per data set."""
+    figures: dict[str, float] = {}
+    for name, views in {'world': held_out, **recordings}.items():
+        found = _judged(network, views)
+        figures[f'{name} metric'] = found['abs_rel']
+        figures[f'{name} scaled'] = found['abs_rel_median_scaled']
+        figures[f'{name} a1'] = found['a1_median_scaled']
+    return figures
+
+
+def _judged(network: nn.Module, views: list[JudgedView]) -> dict[str, float]:
+    from depth_node.pretraining.views import judged
+
+    return judged(network, views, FOCAL_PER_HEIGHT, DEPTH_RANGE_M)
+
+
+def _write_model(
+    network: nn.Module,
+    plan: TrainingPlan,
+    held_out: list[JudgedView],
+    recordings: dict[str, list[JudgedView]],
+    out: Path,
+) -> None:
+    """Turn the averaged network into a model folder with its honest figures."""
+    raise NotImplementedError
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('rosbags')
+
+from standin_node import FACTOR
+from standin_node import truth
+
+from depth_node.errors import DepthNodeError
+from depth_node.errors import RecordingError
+from depth_node.errors import SettingsError
+from depth_node.frames import CameraFields
+from depth_node.recording_writer import RecordingWriter
+from depth_node.ros import player
+from depth_node.ros.collector import Arrival
+from depth_node.ros.collector import Cloud
+from depth_node.ros.collector import percentiles_ms
+from depth_node.ros.collector import rate_hz
+from depth_node.ros.footage import camera_of_view
+from depth_node.ros.footage import filmed_shots
+from depth_node.tools import demo
+from depth_node.tools import demo_report
+from depth_node.tools import demo_run
+from depth_node.tools import processes
+from depth_node.tools.demo_truth import Exhibit
+from depth_node.tools.demo_truth import Played
+from depth_node.tools.demo_truth import Source
+from depth_node.tools.demo_truth import judge
+from depth_node.tools.demo_truth import read_log
+from depth_node.tools.processes import Child
+
+STAND_IN = str(Path(__file__).with_name('standin_node.py'))
+WIDTH, HEIGHT, COUNT, RATE_HZ = 64, 48, 24, 20.0
+T0 = 1_700_000_000_000_000_000
+CAMERA = CameraFields(
+    width=WIDTH,
+    height=HEIGHT,
+    distortion_model='plumb_bob',
+    d=(0.0,) * 5,
+    k=(60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0),
+    frame_id='cam',
+    stamp_ns=T0,
+)
+
+
+def write(
+    path: Path, camera: CameraFields = CAMERA, depth_frame: str = 'cam', quality: int | None = 90
+) -> Path:
+    rng = np.random.default_rng(0)
+    with RecordingWriter(path, 'mcap') as writer:
+        for index in range(COUNT):
+            stamp = T0 + round(index * 1e9 / RATE_HZ)
+            writer.camera_info('/camera/camera_info', replace(camera, stamp_ns=stamp))
+            rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            writer.image('/camera/image_raw', rgb, stamp, 'cam', quality)
+            # Twice the size of the image, three milliseconds late, as of another sensor.
+            writer.depth(
+                '/camera/depth/image_rect',
+                truth(2 * HEIGHT, 2 * WIDTH),
+                stamp + 3_000_000,
+                depth_frame,
+                compressed=True,
+            )
+    return path
+
+
+@pytest.fixture(scope='module')
+def recording(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp('recording') / 'bag')
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    for name in (
+        'ROS_DOMAIN_ID',
+        'ROS_AUTOMATIC_DISCOVERY_RANGE',
+        'PYTHONUNBUFFERED',
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        'FASTDDS_DEFAULT_PROFILES_FILE',
+    ):
+        monkeypatch.setenv(name, os.environ.get(name, ''))
+        if not os.environ[name]:
+            monkeypatch.delenv(name)
+
+
+def run_of(recording: Path, out: Path, behaviour: str, **changes) -> demo_run.Run:
+    run = demo_run.Run(
+        source=Source(recording),
+        out=out,
+        node=(sys.executable, STAND_IN, behaviour),
+        model='some-model',
+        engine='auto',
+        rate=2.0,
+        seconds=math.inf,
+        domain=1 + os.getpid() % 100,
+        patience_s=20.0,
+    )
+    return replace(run, **changes)
+
+
+def test_a_run_measures_what_went_over_dds_and_writes_all_results(recording, tmp_path, capsys):
+    figures = demo_run.demonstrate(run_of(recording, tmp_path / 'out', 'good'))
+    out = tmp_path / 'out'
+    assert figures.played == COUNT
+    assert COUNT - 2 <= figures.received <= COUNT
+    assert figures.drops == {'too_old': figures.received // 4}
+    wanted = figures.received - figures.received // 4
+    assert wanted - 2 <= figures.depths <= wanted
+    assert figures.clouds >= wanted - 2
+    assert figures.input_rate_hz == pytest.approx(2 * RATE_HZ, rel=0.1)
+    assert 0.0 < figures.depth_age.p50_ms <= figures.depth_age.p99_ms < 2_000.0
+    assert 0.0 < figures.first_depth_s < 20.0
+    assert 10.0 < figures.rss_mib <= figures.peak_rss_mib
+    assert figures.node_status == 0
+    # The stand-in is ten percent too far everywhere, which is also its scale.
+    quality = figures.quality
+    assert quality.frames >= 10
+    assert quality.metric.abs_rel == pytest.approx(FACTOR - 1.0, abs=0.02)
+    assert quality.scaled.abs_rel == pytest.approx(0.0, abs=0.02)
+    assert quality.scale == pytest.approx(1.0 / FACTOR, rel=0.02)
+    assert quality.metric.coverage == pytest.approx((HEIGHT - 1) / HEIGHT)
+    assert 0.15 < quality.baseline.abs_rel < 0.4
+
+    saved = json.loads((out / 'demo.json').read_text())
+    assert saved['depths'] == figures.depths
+    assert saved['quality']['metric']['abs_rel'] == quality.metric.abs_rel
+    picture = cv2.imread(str(out / 'demo.png'))
+    assert picture.shape[1] == 4 * 480
+    points = read_ply(out / 'cloud.ply')
+    assert len(points) == WIDTH * (HEIGHT - 1)
+    assert set(points['x']) == {0.25}
+    assert points['z'].max() == pytest.approx(3.0 * FACTOR)
+    assert points[0].tolist()[3:] == (10, 20, 30)
+    assert 'attention' in demo_report.table(replace(figures, node_status=-11))
+    text = demo_report.table(figures)
+    assert 'attention' not in text
+    assert 'none at all' in text and 'best constant' in text and 'too_old' in text
+    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+def read_ply(path: Path) -> np.ndarray:
+    header, _, body = path.read_bytes().partition(b'end_header\n')
+    lines = header.decode('ascii').splitlines()
+    assert lines[:2] == ['ply', 'format binary_little_endian 1.0']
+    kinds = {'float': '<f4', 'uchar': 'u1'}
+    layout = [
+        (line.split()[2], kinds[line.split()[1]]) for line in lines if line.startswith('property')
+    ]
+    points = np.frombuffer(body, dtype=layout)
+    assert f'element vertex {len(points)}' in lines
+    return points
+
+
+@pytest.mark.parametrize(
+    'behaviour, status, words',
+    [('absent', 1, 'no such model'), ('dies', 3, 'the engine has exploded')],
+)
+def test_a_node_that_ends_is_reported_with_its_last_words(
+    recording, tmp_path, behaviour, status, words
+):
+    with pytest.raises(DepthNodeError, match=f'status {status}') as caught:
+        demo_run.demonstrate(run_of(recording, tmp_path, behaviour))
+    assert words in str(caught.value)
+
+
+def test_no_depth_at_all_is_a_failure_and_not_an_empty_table(recording, tmp_path):
+    with pytest.raises(DepthNodeError, match='no depth'):
+        demo_run.demonstrate(run_of(recording, tmp_path, 'silent'))
+    assert not (tmp_path / 'demo.json').exists()
+
+
+def test_a_node_that_takes_too_long_is_given_up(recording, tmp_path):
+    slow = (sys.executable, '-c', 'import time; time.sleep(60)')
+    began_s = time.monotonic()
+    with pytest.raises(DepthNodeError, match='no depth within 1 s'):
+        demo_run.demonstrate(run_of(recording, tmp_path, 'good', node=slow, patience_s=1.0))
+    assert time.monotonic() - began_s < 10.0
+
+
+def test_results_of_an_earlier_run_do_not_survive_a_failure(recording, tmp_path):
+    (tmp_path / 'demo.json').write_text('{}')
+    with pytest.raises(DepthNodeError):
+        demo_run.demonstrate(run_of(recording, tmp_path, 'absent'))
+    assert not (tmp_path / 'demo.json').exists()
+
+
+PROGRAM = """
+import sys, pathlib
+from depth_node.tools import demo_run
+demo_run.NODE = (sys.executable, {stand_in!r}, 'silent')
+from depth_node.tools.demo import main
+sys.exit(main(['--recording', {recording!r}, '--out', {out!r}, '--rate', '0.2']))
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_demo_ends_its_processes(recording, tmp_path, number):
+    text = PROGRAM.format(stand_in=STAND_IN, recording=str(recording), out=str(tmp_path))
+    program = subprocess.Popen(
+        [sys.executable, '-c', text],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    limit_s = time.monotonic() + 20.0
+    while not (tmp_path / 'player.jsonl').exists() and time.monotonic() < limit_s:
+        time.sleep(0.05)
+    children = children_of(program.pid)
+    assert len(children) == 2
+    program.send_signal(number)
+    errors = program.communicate(timeout=20.0)[1].decode()
+    assert program.returncode == (-number if number == signal.SIGKILL else 130), errors
+    assert 'Traceback' not in errors
+    limit_s = time.monotonic() + 5.0
+    while any(is_running(pid) for pid in children) and time.monotonic() < limit_s:
+        time.sleep(0.05)
+    assert not [pid for pid in children if is_running(pid)]
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(word)
+        for task in Path(f'/proc/{pid}/task').iterdir()
+        for word in (task / 'children').read_text().split()
+    ]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]
+    except OSError:
+        return False
+    return state not in 'ZX'
+
+
+def test_a_child_that_ignores_signals_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        processes, '_STOPS', ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+    )
+    stubborn = (
+        'import signal, time\n'
+        'for n in (2, 15): signal.signal(n, signal.SIG_IGN)\n'
+        'print("ready", flush=True); time.sleep(60)'
+    )
+    with Child(
+        'stubborn', [sys.executable, '-c', stubborn], os.environ, tmp_path / 'log'
+    ) as child:
+        while 'ready' not in child.last_lines():
+            time.sleep(0.02)
+        usage = child.usage()
+        assert usage.rss_mib > 1.0 and usage.peak_rss_mib >= usage.rss_mib
+        assert child.stop() == -signal.SIGKILL
+        assert child.usage() is None
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_one(tmp_path, capsys):
+    assert demo.main(['--recording', str(tmp_path / 'nope'), '--out', str(tmp_path)]) == 1
+    assert 'No such file' in capsys.readouterr().err
+    assert demo.main(['--rate', 'nan']) == 1
+    assert 'option --rate' in capsys.readouterr().err
+    assert demo.main(['--seconds', '0']) == 1
+    assert 'option --seconds' in capsys.readouterr().err
+
+
+def played(count: int = COUNT) -> tuple[Played, ...]:
+    return tuple(
+        Played(index, 5_000 + index, T0 + round(index * 1e9 / RATE_HZ)) for index in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    'change, word',
+    [
+        ({'d': (0.1, 0.0, 0.0, 0.0, 0.0)}, 'distortion'),
+        ({'k': (90.0, 0.0, 31.5, 0.0, 90.0, 23.5, 0.0, 0.0, 1.0)}, 'another view'),
+        ({'k': (60.0, 0.0, 28.0, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0)}, 'another view'),
+    ],
+)
+def test_depth_of_another_view_is_not_compared(tmp_path, change, word):
+    path = write(tmp_path / 'bag', replace(CAMERA, **change))
+    depths = {5_000: truth(HEIGHT, WIDTH)}
+    judgement = judge(Source(path), played(), depths, CAMERA)
+    assert judgement.report is None and word in judgement.note
+    assert judgement.exhibit.truth_m is None
+
+
+def test_depth_of_another_sensor_is_not_compared(tmp_path):
+    path = write(tmp_path / 'bag', depth_frame='other')
+    judgement = judge(Source(path), played(), {5_000: truth(HEIGHT, WIDTH)}, CAMERA)
+    assert judgement.report is None and 'not aligned' in judgement.note
+
+
+def test_depth_of_another_size_is_compared_at_that_size(recording):
+    half = replace(CAMERA, width=32, height=24, k=(30.0, 0.0, 15.5, 0.0, 30.0, 11.5, 0, 0, 1.0))
+    wanted = truth(2 * HEIGHT, 2 * WIDTH)[2::4, 2::4]
+    judgement = judge(Source(recording), played(), {5_003: wanted}, half)
+    assert judgement.report.frames == 1
+    assert judgement.report.metric.abs_rel < 0.001
+    assert judgement.exhibit.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert judgement.exhibit.truth_m.shape == (24, 32)
+
+
+def test_depth_without_a_known_stamp_is_not_compared(recording):
+    judgement = judge(Source(recording), played(), {77: truth(HEIGHT, WIDTH)}, CAMERA)
+    assert judgement.report is None and judgement.exhibit is None and judgement.note
+
+
+def test_a_log_that_was_cut_short_is_read_as_far_as_it_goes(tmp_path):
+    path = tmp_path / 'log'
+    path.write_text('{"index": 0, "stamp_ns": 7, "recorded_stamp_ns": 5}\n{"index": 1, "sta')
+    assert read_log(path) == (Played(0, 7, 5),)
+    assert read_log(tmp_path / 'nothing') == ()
+
+
+@pytest.mark.parametrize(
+    'words, text',
+    [
+        (['--rate', '0'], 'option --rate'),
+        (['--transport', 'compressed', '--video'], 'option --transport'),
+        (['--wait-s', '0.1'], 'no subscription within 0.1 s'),
+        (['--recorded-image', '/nope'], "'/nope'"),
+    ],
+)
+def test_the_player_refuses_with_a_sentence(recording, capfd, monkeypatch, words, text):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    done = subprocess.run(
+        [sys.executable, '-m', 'depth_node.ros.player', str(recording), *words],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        timeout=30.0,
+    )
+    assert done.returncode == 1
+    assert text in done.stderr.decode()
+    assert 'Traceback' not in done.stderr.decode()
+
+
+def test_raw_recordings_cannot_be_played_compressed(tmp_path):
+    path = write(tmp_path / 'bag', quality=None)
+    options = player._parser().parse_args([str(path), '--transport', 'compressed'])
+    with pytest.raises(SettingsError, match='raw images'), player._footage(options):
+        pass
+
+
+def test_a_video_becomes_shots_with_a_camera_of_its_view(tmp_path):
+    path = tmp_path / 'film.avi'
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10.0, (WIDTH, HEIGHT))
+    for level in (0, 120, 240):
+        film.write(np.full((HEIGHT, WIDTH, 3), (level, 0, 0), dtype=np.uint8))
+    film.release()
+    shots = list(filmed_shots(path, math.radians(90.0)))
+    assert [shot.due_s for shot in shots] == pytest.approx([0.0, 0.1, 0.2])
+    pixels = np.frombuffer(shots[2].picture.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+    assert np.abs(pixels[5, 5].astype(int) - [0, 0, 240]).max() < 12
+    assert shots[0].camera.k == pytest.approx((32, 0, 31.5, 0, 32, 23.5, 0, 0, 1))
+    with pytest.raises(SettingsError, match='field of view'):
+        next(filmed_shots(path, math.pi))
+    (tmp_path / 'text.mp4').write_text('no film')
+    for name in ('text.mp4', 'nothing.mp4'):
+        with pytest.raises(RecordingError, match='video file'):
+            next(filmed_shots(tmp_path / name, 1.0))
+
+
+def test_view_angle_reaches_from_edge_to_edge():
+    camera = camera_of_view(100, 50, math.radians(60.0))
+    focal, center = camera.k[0], camera.k[2]
+    left = math.atan((center + 0.5) / focal)
+    right = math.atan((99.5 - center) / focal)
+    assert math.degrees(left + right) == pytest.approx(60.0)
+
+
+def test_ages_and_rates_are_those_of_the_arrivals():
+    arrivals = [
+        Arrival(stamp_ns=i * 10**8, arrived_ns=i * 10**8 + (i + 1) * 10**6, size_bytes=1)
+        for i in range(100)
+    ]
+    figures = percentiles_ms(arrivals)
+    assert (figures.p50_ms, figures.p95_ms, figures.p99_ms) == (50.0, 95.0, 99.0)
+    assert rate_hz(arrivals) == pytest.approx(10.0, rel=0.02)
+    assert percentiles_ms([]) is None and rate_hz(arrivals[:1]) == 0.0
+
+
+def test_unknown_depth_is_grey_and_colours_share_one_scale():
+    depth = np.full((4, 4), 2.0, dtype=np.float32)
+    depth[0, 0] = np.nan
+    other = np.full((4, 4), 2.0, dtype=np.float32)
+    other[3, 3] = 4.0
+    picture = demo_report.render(Exhibit(np.zeros((4, 4, 3), np.uint8), depth, other))
+    _, near, true, error = np.split(picture, 4, axis=1)
+    assert near[10, 10].tolist() == [48, 48, 48] == error[10, 10].tolist()
+    assert near[240, 240].tolist() == true[240, 240].tolist()
+    assert true[470, 470].tolist() != true[240, 240].tolist()
+    alone = demo_report.render(Exhibit(np.zeros((4, 4, 3), np.uint8), depth, None))
+    assert alone.shape[1] == 960
+    nothing = np.full((4, 4), np.nan, dtype=np.float32)
+    assert demo_report.render(Exhibit(np.zeros((4, 4, 3), np.uint8), nothing, None)).size
+
+
+def test_a_cloud_without_points_is_still_a_ply_file(tmp_path):
+    empty = Cloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), 'cam')
+    demo_report.write_ply(tmp_path / 'c.ply', empty)
+    assert len(read_ply(tmp_path / 'c.ply')) == 0
+
+
+def test_the_room_is_rendered_once_and_then_taken_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    rendered = []
+
+    def render(path, progress):
+        rendered.append(path)
+        progress(1, 2)
+        path.mkdir()
+
+    monkeypatch.setattr(demo.world, 'write', render)
+    first, second = demo._own_recording(), demo._own_recording()
+    assert rendered == [first] == [second]
+    # Other pictures for the same settings must not come from an old cache.
+    monkeypatch.setattr(demo.world, 'VERSION', demo.world.VERSION + 1)
+    assert demo._own_recording() != first
+
+
+def test_a_room_that_another_process_rendered_meanwhile_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+
+    def overtaken(path, progress):
+        path.mkdir()
+        raise RecordingError('recording', 'a path that exists', 'a new one')
+
+    def refused(path, progress):
+        raise RecordingError('recording', 'no space', 'a disk that can be written')
+
+    monkeypatch.setattr(demo.world, 'write', refused)
+    with pytest.raises(RecordingError, match='no space'):
+        demo._own_recording()
+    monkeypatch.setattr(demo.world, 'write', overtaken)
+    assert demo._own_recording().is_dir()

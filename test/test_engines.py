@@ -1,0 +1,518 @@
+"""Every engine gives the output of the trained network, or is refused with the reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.numpy
+import torch
+from onnx import TensorProto
+from onnx import helper
+
+from depth_node import model_folder
+from depth_node.engines import Engine
+from depth_node.engines.graph_files import checked_graph
+from depth_node.engines.graph_files import external_files
+from depth_node.engines.parity import read_golden
+from depth_node.engines.selection import ORDER
+from depth_node.engines.selection import open_engine
+from depth_node.errors import DepthNodeError
+from depth_node.errors import EngineError
+from depth_node.errors import MissingPackage
+from depth_node.errors import ModelError
+from depth_node.model_folder import WEIGHTS_NAME
+from depth_node.model_folder import InputSpec
+from depth_node.model_folder import ModelCard
+from depth_node.model_folder import ModelFolder
+from depth_node.model_folder import OutputSpec
+from depth_node.networks import conformance
+from depth_node.networks import make_model as maker
+from depth_node.networks import registry
+from depth_node.networks.make_model import make_model
+
+SPEC = registry.spec('lite-mono')
+SIZES = [(64, 96), (96, 64)]
+
+
+def trained() -> torch.nn.Module:
+    """Return a network in which every weight matters; fresh ones hide faults behind 1e-6."""
+    network = SPEC.build('tiny', {}).eval()
+    conformance.fill(network, SPEC)
+    return network
+
+
+def card(name: str) -> ModelCard:
+    return ModelCard(
+        name=name,
+        network='lite-mono',
+        variant='tiny',
+        output=OutputSpec('disparity'),
+        inputs=(),
+        fit='native',
+        mean=SPEC.mean,
+        std=SPEC.std,
+    )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks on a busy machine wait longer for a second thread than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def network() -> torch.nn.Module:
+    return trained()
+
+
+@pytest.fixture(scope='module')
+def model(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    out = tmp_path_factory.mktemp('models') / 'two-sizes'
+    return make_model(network, card('two-sizes'), out, SIZES)
+
+
+@pytest.fixture(scope='module')
+def half(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    out = tmp_path_factory.mktemp('models') / 'half'
+    return make_model(network, card('half'), out, SIZES[:1], storage='f16')
+
+
+def opened(model: ModelFolder, engine: str = 'auto', precision: str = 'f32') -> Engine:
+    return open_engine(model, model.card.inputs[0], engine=engine, precision=precision, threads=1)[
+        0
+    ]
+
+
+def resealed(
+    model: ModelFolder, out: Path, change: Callable[[Path], None], **changes: object
+) -> ModelFolder:
+    """Copy a model, change its files and write a card with matching hashes."""
+
+    def fill(folder: Path) -> None:
+        for name in model.card.files:
+            (folder / name).write_bytes(model.file(name).read_bytes())
+        change(folder)
+
+    return model_folder.write(out, replace(model.card, **changes), fill)
+
+
+def with_golden(model: ModelFolder, out: Path, **arrays: np.ndarray) -> ModelFolder:
+    name = model.card.inputs[0].golden
+    golden = safetensors.numpy.load_file(model.file(name))
+    golden.update(arrays)
+    return resealed(model, out, lambda folder: safetensors.numpy.save_file(golden, folder / name))
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_an_engine_gives_what_the_trained_network_gives(
+    model: ModelFolder, network: torch.nn.Module, name: str
+) -> None:
+    engine = opened(model, name)
+    engine.warm_up()
+    draw = np.random.default_rng(3)
+    for _ in range(3):
+        picture = draw.random((1, 3, 64, 96), dtype=np.float32)
+        image = (picture - np.float32(0.45)) / np.float32(0.225)
+        given = image.copy()
+        with torch.inference_mode():
+            wanted = network(torch.from_numpy(picture))[0][0, 0].numpy()
+        output = engine.infer(image)
+        assert output.shape == (64, 96) and output.dtype == np.float32
+        assert np.abs(output - wanted).max() < 1e-4 * wanted.std()
+        assert np.array_equal(image, given)
+    assert engine.info.name == name
+    assert engine.info.precision == 'f32'
+    assert engine.info.input_shape == (1, 3, 64, 96)
+    assert 0 < engine.info.parity_error < 1e-4
+    engine.close()
+
+
+def test_the_card_tells_the_measured_parity_of_every_engine_and_size(model: ModelFolder) -> None:
+    parity = model.card.metrics['parity']
+    assert set(parity) == {'96x64', '64x96'}
+    for errors in parity.values():
+        assert {f'{name} f32' for name in ORDER} <= set(errors)
+        assert all(errors[f'{name} f32'] < 1e-4 for name in ORDER)
+
+
+def test_sizes_share_one_file_of_weights(model: ModelFolder) -> None:
+    graphs = [model.file(size.graph) for size in model.card.inputs]
+    shared = {name for graph in graphs for name in external_files(graph)}
+    assert len(shared) == 1 and shared < set(model.card.files)
+    for size in model.card.inputs:
+        for name in ORDER:
+            engine, _ = open_engine(model, size, engine=name, precision='f32', threads=1)
+            assert engine.info.input_shape[2:] == (size.height, size.width)
+
+
+def test_auto_takes_openvino_and_has_nothing_to_explain(model: ModelFolder) -> None:
+    engine, notes = open_engine(
+        model, model.card.inputs[0], engine='auto', precision='f32', threads=1
+    )
+    assert engine.info.name == 'openvino' and notes == ()
+
+
+def test_auto_falls_through_and_says_why(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = model.card.inputs[0]
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    engine, notes = open_engine(model, size, engine='auto', precision='f32', threads=1)
+    assert engine.info.name == 'onnxruntime'
+    assert len(notes) == 1 and 'pip install openvino' in notes[0]
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    engine, notes = open_engine(model, size, engine='auto', precision='f32', threads=1)
+    assert engine.info.name == 'torch'
+    assert len(notes) == 2 and 'pip install onnxruntime' in notes[1]
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(EngineError) as caught:
+        open_engine(model, size, engine='auto', precision='f32', threads=1)
+    assert all(f'pip install {name}' in str(caught.value) for name in ORDER)
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_a_named_engine_that_is_missing_is_not_replaced_by_another(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackage, match=f'pip install {name}'):
+        opened(model, name)
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_an_engine_that_disagrees_with_the_golden_output_is_refused(
+    model: ModelFolder, tmp_path: Path, name: str
+) -> None:
+    output = read_golden(model, model.card.inputs[0]).output.copy()
+    output[17, 23] += 0.01 * output.std()
+    tampered = with_golden(model, tmp_path / 'tampered', output=output)
+    with pytest.raises(EngineError, match='standard deviations'):
+        opened(tampered, name)
+
+
+def test_auto_does_not_serve_a_model_with_which_no_engine_agrees(
+    model: ModelFolder, tmp_path: Path
+) -> None:
+    output = read_golden(model, model.card.inputs[0]).output * np.float32(1.01)
+    tampered = with_golden(model, tmp_path / 'tampered', output=output)
+    with pytest.raises(EngineError) as caught:
+        opened(tampered)
+    assert all(f'{name} is passed over' in str(caught.value) for name in ORDER)
+
+
+def test_an_engine_that_gives_nan_is_refused(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from depth_node.engines.openvino_engine import OpenVinoEngine
+
+    nothing = np.full((64, 96), np.nan, np.float32)
+    monkeypatch.setattr(OpenVinoEngine, 'infer', lambda self, image: nothing)
+    with pytest.raises(EngineError, match='inf standard deviations'):
+        opened(model, 'openvino')
+    engine, notes = open_engine(
+        model, model.card.inputs[0], engine='auto', precision='f32', threads=1
+    )
+    assert engine.info.name == 'onnxruntime' and len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    'arrays',
+    [
+        {'output': np.full((64, 96), 0.5, np.float32)},
+        {'output': np.zeros((64, 96), np.float32)},
+        {'output': np.full((64, 96), np.nan, np.float32)},
+        {'output': np.random.default_rng(0).random((96, 64), np.float32)},
+        {'output': np.random.default_rng(0).random((64, 96))},
+        {'image': np.zeros((1, 3, 64, 97), np.float32)},
+        {'other': np.zeros(3, np.float32)},
+    ],
+)
+def test_a_golden_file_that_proves_nothing_is_refused(
+    model: ModelFolder, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(ModelError):
+        opened(with_golden(model, tmp_path / 'golden', **arrays))
+
+
+@pytest.mark.parametrize('content', [b'x', b'\xff' * 64, b'\x10\0\0\0\0\0\0\0{"image": 3}    '])
+def test_a_golden_file_that_is_no_safetensors_is_refused(
+    model: ModelFolder, tmp_path: Path, content: bytes
+) -> None:
+    name = model.card.inputs[0].golden
+    damaged = resealed(model, tmp_path / 'x', lambda f: (f / name).write_bytes(content))
+    with pytest.raises(ModelError, match='no safetensors'):
+        opened(damaged)
+
+
+def test_openvino_computes_in_the_precision_that_was_asked_for(model: ModelFolder) -> None:
+    openvino = pytest.importorskip('openvino')
+    exact = opened(model, 'openvino').info
+    assert exact.precision == 'f32' and exact.parity_error < 1e-4
+    if 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        fast = opened(model, 'openvino', 'bf16').info
+        assert fast.precision == 'bf16' and 1e-3 < fast.parity_error < 0.15
+    else:
+        with pytest.raises(EngineError, match='bfloat16'):
+            opened(model, 'openvino', 'bf16')
+
+
+def test_bf16_is_refused_where_the_processor_lacks_it(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    class OlderCore:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ['FP32', 'INT8']
+
+    monkeypatch.setattr(openvino, 'Core', OlderCore)
+    with pytest.raises(EngineError, match='bfloat16'):
+        opened(model, 'openvino', 'bf16')
+    with pytest.raises(EngineError, match='bf16 needs openvino'):
+        opened(model, 'auto', 'bf16')
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'torch'])
+def test_other_engines_refuse_bf16(model: ModelFolder, name: str) -> None:
+    with pytest.raises(EngineError, match='bf16 needs openvino'):
+        opened(model, name, 'bf16')
+
+
+@pytest.mark.parametrize(('engine', 'precision'), [('tensorflow', 'f32'), ('auto', 'int8')])
+def test_unknown_engines_and_precisions_are_refused(
+    model: ModelFolder, engine: str, precision: str
+) -> None:
+    with pytest.raises(EngineError, match='expected'):
+        opened(model, engine, precision)
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_an_image_that_would_be_misread_is_refused(model: ModelFolder, name: str) -> None:
+    engine = opened(model, name)
+    shape = engine.info.input_shape
+    for image in (
+        np.zeros(shape, np.float64),
+        np.zeros(shape, np.float32)[:, :, ::-1],
+        np.zeros((1, 3, 64, 192), np.float32)[:, :, :, ::2],
+        np.zeros((1, 3, 96, 64), np.float32),
+        np.zeros(shape[1:], np.float32),
+    ):
+        with pytest.raises(EngineError, match='C-contiguous float32'):
+            engine.infer(image)
+    engine.warm_up()
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_a_closed_engine_refuses_and_closes_twice(model: ModelFolder, name: str) -> None:
+    engine = opened(model, name)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match='closed'):
+        engine.warm_up()
+
+
+@pytest.mark.parametrize(
+    ('name', 'part', 'call'),
+    [
+        ('openvino', '_request', 'infer'),
+        ('onnxruntime', '_session', 'run_with_iobinding'),
+        ('torch', '_network', '__call__'),
+    ],
+)
+def test_a_failure_of_the_library_becomes_an_engine_error(
+    model: ModelFolder, name: str, part: str, call: str
+) -> None:
+    engine = opened(model, name)
+
+    class Broken:
+        def set_input_tensor(self, tensor: object) -> None:
+            pass
+
+        def fail(self, *arguments: object) -> None:
+            raise RuntimeError('out of memory\nFAKE LOG LINE')
+
+    setattr(Broken, call, Broken.fail)
+    setattr(engine, part, Broken())
+    with pytest.raises(EngineError, match=r'inference.*out of memory') as caught:
+        engine.warm_up()
+    assert '\n' not in str(caught.value)
+
+
+def test_threads_are_limited_as_asked(model: ModelFolder) -> None:
+    size = model.card.inputs[0]
+    vino, _ = open_engine(model, size, engine='openvino', precision='f32', threads=1)
+    compiled = vino._request.get_compiled_model()
+    assert int(compiled.get_property('INFERENCE_NUM_THREADS')) == 1
+    ort, _ = open_engine(model, size, engine='onnxruntime', precision='f32', threads=1)
+    assert ort._session.get_session_options().intra_op_num_threads == 1
+    open_engine(model, size, engine='torch', precision='f32', threads=2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_serving_an_exported_model_imports_no_torch_and_no_second_engine(
+    model: ModelFolder,
+) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from depth_node import model_folder
+from depth_node.engines.selection import open_engine
+model = model_folder.read(Path({str(model.path)!r}))
+engine, _ = open_engine(model, model.card.inputs[0], engine='auto', precision='f32', threads=1)
+engine.warm_up()
+print(engine.info.name, sorted({{'torch', 'onnxruntime', 'onnx'}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split('\n')[0] == 'openvino []'
+
+
+def test_a_graph_of_another_size_than_the_card_says_is_refused(
+    model: ModelFolder, tmp_path: Path
+) -> None:
+    first, second = model.card.inputs
+    inputs = (replace(first, graph=second.graph), replace(second, graph=first.graph))
+    swapped = resealed(model, tmp_path / 'swapped', lambda folder: None, inputs=inputs)
+    for name in ('openvino', 'onnxruntime'):
+        with pytest.raises(EngineError, match='a graph from'):
+            opened(swapped, name)
+
+
+@pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
+def test_a_graph_that_is_none_is_refused(model: ModelFolder, tmp_path: Path, name: str) -> None:
+    graph = model.card.inputs[0].graph
+    whole = model.file(graph).read_bytes()
+    for index, content in enumerate((whole[: len(whole) // 2], b'\x07nonsense', b'\x08')):
+        bad = resealed(
+            model, tmp_path / str(index), lambda f, c=content: (f / graph).write_bytes(c)
+        )
+        with pytest.raises(DepthNodeError):
+            opened(bad, name)
+
+
+def reference(location: str) -> TensorProto:
+    tensor = TensorProto(name='w', data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (('offset', '0'), ('location', location), ('length', '4')):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def graph_with(place: str, location: str) -> onnx.ModelProto:
+    """Make a graph that keeps a tensor elsewhere, in one of the places where tensors may be."""
+    tensor = reference(location)
+    constant = helper.make_node('Constant', [], ['w'], value=tensor)
+    inner = helper.make_graph([constant], 'inner', [], [])
+    if place == 'initializer':
+        return helper.make_model(helper.make_graph([], 'g', [], [], [tensor]))
+    if place == 'constant':
+        return helper.make_model(inner)
+    if place == 'subgraph':
+        loop = helper.make_node('Loop', ['n', 'c'], ['w'], body=inner)
+        return helper.make_model(helper.make_graph([loop], 'g', [], []))
+    if place == 'function':
+        function = helper.make_function('own', 'f', [], ['w'], [constant], [])
+        return helper.make_model(helper.make_graph([], 'g', [], []), functions=[function])
+    sparse = onnx.SparseTensorProto(values=tensor)
+    return helper.make_model(helper.make_graph([], 'g', [], [], sparse_initializer=[sparse]))
+
+
+@pytest.mark.parametrize('place', ['initializer', 'constant', 'subgraph', 'function', 'sparse'])
+@pytest.mark.parametrize('location', ['../secret', '/etc/passwd', 'unlisted.bin', ''])
+def test_a_graph_that_reads_other_files_is_refused_before_a_library_sees_it(
+    model: ModelFolder, tmp_path: Path, place: str, location: str
+) -> None:
+    size = model.card.inputs[0]
+    content = graph_with(place, location).SerializeToString()
+    hostile = resealed(model, tmp_path / 'h', lambda f: (f / size.graph).write_bytes(content))
+    with pytest.raises(ModelError, match='a graph with data in'):
+        checked_graph(hostile, size)
+    for name in ('openvino', 'onnxruntime'):
+        with pytest.raises(ModelError, match='a graph with data in'):
+            opened(hostile, name)
+
+
+def test_half_precision_storage_halves_the_files_and_keeps_the_output(
+    half: ModelFolder, model: ModelFolder
+) -> None:
+    stored = safetensors.numpy.load_file(half.file(WEIGHTS_NAME))
+    kinds = {array.dtype.name for array in stored.values()}
+    assert kinds == {'float16', 'int64'}
+    assert half.card.storage == 'f16'
+    ratio = half.card.files[WEIGHTS_NAME].size_bytes / model.card.files[WEIGHTS_NAME].size_bytes
+    assert ratio < 0.55
+    size = half.card.inputs[0]
+    single = model.card.files[next(iter(external_files(model.file(model.card.inputs[0].graph))))]
+    assert half.card.files[size.graph].size_bytes < 0.6 * single.size_bytes
+    for name in ORDER:
+        engine = opened(half, name)
+        assert engine.info.precision == 'f32' and engine.info.parity_error < 1e-2
+
+
+def test_weights_beyond_the_range_of_f16_are_refused(tmp_path: Path) -> None:
+    network = trained()
+    with torch.no_grad():
+        next(network.parameters())[0] = 1e5
+    with pytest.raises(ModelError, match='not finite as f16'):
+        make_model(network, card('m'), tmp_path / 'm', SIZES[:1], storage='f16')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_is_not_the_network_never_becomes_a_model(
+    half: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = half.file(half.card.inputs[0].graph).read_bytes()
+    network = trained()
+    with torch.no_grad():
+        network.encoder.stages[1][0].gamma[3] *= 1.5
+
+    def exports_another_network(
+        module: object, height: int, width: int, path: Path, **choices: object
+    ) -> None:
+        path.write_bytes(graph)
+
+    monkeypatch.setattr(maker, 'export_onnx', exports_another_network)
+    with pytest.raises(EngineError, match='standard deviations'):
+        make_model(network, card('m'), tmp_path / 'm', SIZES[:1], storage='f16')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_card_with_another_normalisation_than_the_graph_leaves_out_is_refused(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
+    wrong = replace(card('m'), mean=(0.0, 0.0, 0.0))
+    with pytest.raises(ModelError, match='mean'):
+        make_model(network, wrong, tmp_path / 'm', SIZES[:1])
+
+
+def test_weights_of_another_variant_are_refused(model: ModelFolder, tmp_path: Path) -> None:
+    other = resealed(model, tmp_path / 'other', lambda folder: None, variant='small')
+    with pytest.raises(ModelError, match='of another shape'):
+        opened(other, 'torch')
+
+
+def test_weights_that_are_no_safetensors_are_refused(model: ModelFolder, tmp_path: Path) -> None:
+    other = resealed(
+        model, tmp_path / 'other', lambda folder: (folder / WEIGHTS_NAME).write_bytes(b'\xff' * 99)
+    )
+    with pytest.raises(ModelError, match='no safetensors'):
+        opened(other, 'torch')
+
+
+def test_a_size_of_the_wrong_kind_of_card_has_no_files(model: ModelFolder) -> None:
+    alien = InputSpec(64, 96, 'alien.onnx', 'alien.safetensors')
+    with pytest.raises(ModelError, match='alien'):
+        open_engine(model, alien, engine='auto', precision='f32', threads=1)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from depth_node.errors import ModelError
+from depth_node.networks import conformance
+from depth_node.networks import registry
+from depth_node.networks.lite_mono_plain import PlainAttention
+from depth_node.networks.rewrites import DoublingConv
+from depth_node.networks.rewrites import folded_batch_norm
+from depth_node.networks.rewrites import linearized
+from depth_node.networks.rewrites import over_parts
+from depth_node.networks.rewrites import pointwise
+
+VARIANTS = ('tiny', 'small', 'base', '8m')
+SIZES = ('640x192', '1024x320')
+SPEC = registry.spec('lite-mono')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    """Small layers spend more time waiting for each other's threads than computing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def filled(variant, size='640x192'):
+    """Weights of which every one matters: fresh layer scales would hide any mistake."""
+    network = SPEC.build(variant, {'dilations': size}).eval()
+    conformance.fill(network, SPEC)
+    return network
+
+
+def normalized(image):
+    return (image - SPEC.mean[0]) / SPEC.std[0]
+
+
+def randomized(module):
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for value in (*module.parameters(), *module.buffers()):
+            if value.is_floating_point():
+                value.copy_(0.5 + torch.rand(value.shape))
+    return module.double().eval()
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_plain_form_is_the_trained_function(variant, size):
+    network = filled(variant, size)
+    image = torch.rand(1, 3, 32, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        single = linearized(network, 32, 96)(normalized(image))
+        expected = network(image)[0]
+        assert (single - expected).abs().max() < 2e-6
+        network, image = network.double(), image.double()
+        exact = linearized(network, 32, 96)(normalized(image))
+        assert (exact - network(image)[0]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize('split', [False, True])
+@pytest.mark.parametrize('resize', [False, True])
+def test_every_choice_gives_the_same(split, resize):
+    network = filled('tiny').double()
+    image = torch.rand(1, 3, 64, 32, dtype=torch.float64)
+    plain = linearized(network, 64, 32, split_concat=split, resize_by_convolution=resize)
+    with torch.no_grad():
+        assert (plain(normalized(image)) - network(image)[0]).abs().max() < 1e-12
+    kinds = {type(module).__name__ for module in plain.modules()}
+    assert ('SplitConv' in kinds) == split
+    assert ('DoublingConv' in kinds) == resize
+
+
+def test_error_at_full_size_is_that_of_float32_rounding():
+    network = filled('small')
+    image = torch.rand(1, 3, 192, 640, generator=torch.Generator().manual_seed(1))
+    plain = linearized(network, 192, 640)
+    with torch.inference_mode():
+        expected = network.double()(image.double())[0]
+        given = plain(normalized(image))
+        channels_last = plain.to(memory_format=torch.channels_last)(normalized(image))
+    assert given.shape == (1, 1, 192, 640)
+    assert (given - expected).abs().max() < 2e-6
+    assert (channels_last - expected).abs().max() < 2e-6
+
+
+def test_normalizations_and_linear_layers_are_gone():
+    kinds = {type(module) for module in linearized(filled('tiny'), 64, 96).modules()}
+    assert not kinds & {nn.BatchNorm2d, nn.LayerNorm, nn.Linear}
+
+
+def test_trained_network_is_left_as_it_was():
+    network = filled('tiny').train()
+    before = copy.deepcopy(network.state_dict())
+    plain = linearized(network, 64, 96)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.zero_()
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not plain.training
+    assert not any(parameter.requires_grad for parameter in plain.parameters())
+
+
+def test_image_given_to_the_plain_form_is_not_overwritten():
+    image = torch.rand(1, 3, 64, 96)
+    before = image.clone()
+    with torch.inference_mode():
+        linearized(filled('tiny'), 64, 96)(image)
+    assert torch.equal(image, before)
+
+
+def test_size_that_the_network_cannot_take_is_refused():
+    with pytest.raises(ModelError, match='multiples of 32'):
+        linearized(filled('tiny'), 192, 650)
+
+
+def test_network_without_rewrites_is_refused():
+    with pytest.raises(ModelError, match='Conv2d'):
+        linearized(nn.Conv2d(3, 1, 1), 64, 64)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_batch_norm_folds_into_a_grouped_dilated_strided_convolution(bias):
+    conv = randomized(nn.Conv2d(6, 12, 3, stride=2, padding=2, dilation=2, groups=3, bias=bias))
+    norm = randomized(nn.BatchNorm2d(12))
+    image = torch.randn(2, 6, 11, 9, dtype=torch.float64)
+    with torch.no_grad():
+        folded = folded_batch_norm(conv, norm)
+        assert torch.allclose(folded(image), norm(conv(image)), rtol=0, atol=1e-12)
+
+
+def test_layer_norm_affine_and_gain_fold_into_a_pointwise_convolution():
+    norm, linear = randomized(nn.LayerNorm(8)), randomized(nn.Linear(8, 5))
+    gain = torch.rand(5, dtype=torch.float64)
+    image = torch.randn(1, 8, 3, 4, dtype=torch.float64)
+    tokens = image.permute(0, 2, 3, 1)
+    with torch.no_grad():
+        conv = pointwise(linear, norm=norm, gain=gain)
+        bare = F.layer_norm(tokens, (8,), eps=norm.eps).permute(0, 3, 1, 2)
+        expected = (gain * linear(norm(tokens))).permute(0, 3, 1, 2)
+        assert torch.allclose(conv(bare), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('reflect', [False, True])
+def test_split_convolution_is_the_convolution_of_the_concatenation(reflect):
+    conv = randomized(nn.Conv2d(9, 4, 3, stride=2, padding=0 if reflect else 1))
+    parts = [torch.randn(1, channels, 8, 10, dtype=torch.float64) for channels in (4, 2, 3)]
+    with torch.no_grad():
+        joined = over_parts(conv, [4, 2, 3], split=False, reflect=reflect)(*parts)
+        split = over_parts(conv, [4, 2, 3], split=True, reflect=reflect)(*parts)
+        image = torch.cat(parts, 1)
+        expected = conv(F.pad(image, (1, 1, 1, 1), mode='reflect') if reflect else image)
+    assert torch.allclose(joined, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(split, expected, rtol=0, atol=1e-12)
+
+
+def test_doubling_convolution_is_the_bilinear_resize_up_to_the_border():
+    image = torch.randn(1, 1, 5, 7, dtype=torch.float64)
+    expected = F.interpolate(image, scale_factor=2.0, mode='bilinear', align_corners=False)
+    assert torch.allclose(DoublingConv().double()(image), expected, rtol=0, atol=1e-12)
+
+
+def test_attention_survives_sums_beyond_half_precision():
+    block = filled('base').encoder.stages[0][-1]
+    with torch.no_grad():
+        block.xca.qkv.weight[:96] *= 8  # a cosine does not see it, a sum of squares does
+        block.xca.qkv.bias[:96] *= 8
+        attention = PlainAttention(block.xca, block.norm_xca, block.gamma_xca)
+        tokens = torch.randn(1, 48, 80, 256, generator=torch.Generator().manual_seed(2))
+        expected = attention(tokens)
+        given = attention.half()(tokens.half()).float()
+    assert torch.isfinite(given).all()
+    assert (given - expected).abs().max() < 2e-2
+
+
+def test_whole_network_runs_in_half_precision():
+    plain, image = linearized(filled('base'), 64, 96), normalized(torch.rand(1, 3, 64, 96))
+    with torch.inference_mode():
+        expected = plain(image)
+        given = plain.half()(image.half()).float()
+    assert (given - expected).abs().max() < 5e-3
