@@ -217,6 +217,9 @@ def _check_rotation(fields: CameraFields) -> None:
     """Refuse an R that is no rotation; one that was left all zero means the identity."""
     if not any(fields.r):
         return
+    for index, value in enumerate(fields.r):
+        if abs(value) > 1.0 + _ROTATION_TOLERANCE:
+            raise CameraRejected(ROTATION, _WHO, f'R[{index}] = {value:g}', '-1 to 1', _CALIBRATE)
     rotation = np.array(fields.r, dtype=np.float64).reshape(3, 3)
     error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     determinant = float(np.linalg.det(rotation))

@@ -32,13 +32,13 @@ def find(name_or_path: str) -> Path:
             'model', quoted(name_or_path), f'a folder with a {CARD_NAME}', f'Try: {_LIST_COMMAND}'
         )
     there = installed()
-    if is_plain_name(name_or_path) and name_or_path in there:
+    if name_or_path in there:
         return there[name_or_path]
     remedy = f'Run: {_LIST_COMMAND}'
     if is_plain_name(name_or_path) and (Path(name_or_path) / CARD_NAME).is_file():
         remedy = f'For the folder of that name here, give the path ./{name_or_path}'
-    names = ', '.join(sorted(there)) or 'nothing: no models are installed'
-    raise ModelError('model', quoted(name_or_path), f'one of the names {names}', remedy)
+    names = 'one of ' + ', '.join(sorted(there)) if there else 'a model, but none is installed'
+    raise ModelError('model', quoted(name_or_path), names, remedy)
 
 
 def installed() -> dict[str, Path]:

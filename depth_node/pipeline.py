@@ -135,8 +135,8 @@ class Pipeline:
             depth_m[...] = inverse
             depth_camera, shown, inside = plan.fit.camera, small, depth_m
         _invert_in_place(inside, scale_m, inverse, settings.depth)
-        if view.rectifier and settings.depth.full_size:
-            np.copyto(depth_m, np.nan, where=~view.rectifier.valid)
+        if view.rectifier:
+            _forget_unseen(depth_m, view.rectifier.valid, plan.fit, settings.depth)
         clock.stage('depth')
         return DepthFrame(
             depth_m=depth_m,
@@ -262,6 +262,23 @@ def _invert_in_place(
         np.copyto(values, np.nan, where=values > nearest)
     with np.errstate(divide='ignore'):
         np.divide(np.float32(scale_m), values, out=values)
+
+
+def _forget_unseen(
+    depth_m: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    fit: fitting.Fit,
+    settings: DepthSettings,
+) -> None:
+    """Make NaN of pixels that rectification filled with black.
+
+    :param seen: (H, W) of the image, False where the raw image had no pixel.
+    """
+    if not settings.full_size:
+        height, width = depth_m.shape
+        part = seen[_rows(fit), _columns(fit)].astype(np.uint8)
+        seen = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    np.copyto(depth_m, np.nan, where=~seen)
 
 
 def _rows(fit: fitting.Fit) -> slice:

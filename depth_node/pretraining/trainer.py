@@ -116,7 +116,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(network, plan.weight_decay), betas=(0.9, 0.98)
         )
-        self._progress = Progress()
+        self.progress = Progress()
         self._losses: list[float] = []
         self._errors: list[float] = []
 
@@ -128,26 +128,26 @@ class Trainer:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
         self._resume()
-        while self._progress.stage < len(self._plan.stages):
-            self._run_stage(self._plan.stages[self._progress.stage])
-            self._progress.stage += 1
-            self._progress.stage_s = 0.0
+        while self.progress.stage < len(self._plan.stages):
+            self._run_stage(self._plan.stages[self.progress.stage])
+            self.progress.stage += 1
+            self.progress.stage_s = 0.0
             self._save()
         return self._averaged
 
     def _run_stage(self, stage: Stage) -> None:
-        seed = self._plan.seed + 1000 * self._progress.stage + 100_000 * self._progress.restarts
+        seed = self._plan.seed + 1000 * self.progress.stage + 100_000 * self.progress.restarts
         source = batches(stage.spec, seed, self._plan.workers)
         budget_s = 60.0 * stage.minutes
-        started = time.monotonic() - self._progress.stage_s
+        started = time.monotonic() - self.progress.stage_s
         reported = evaluated = time.monotonic()
         broken = 0
-        while self._progress.stage_s < budget_s:
-            self._set_rate(stage, self._progress.stage_s / budget_s)
+        while self.progress.stage_s < budget_s:
+            self._set_rate(stage, self.progress.stage_s / budget_s)
             broken = 0 if self._step(next(source)) else broken + 1
             if broken >= 10:
                 raise ModelError('training', 'a loss that is no number, ten times', 'a number')
-            self._progress.stage_s = time.monotonic() - started
+            self.progress.stage_s = time.monotonic() - started
             if time.monotonic() - reported > 30.0:
                 reported = time.monotonic()
                 self._report_line(budget_s)
@@ -172,10 +172,10 @@ class Trainer:
         if not math.isfinite(float(norm)):
             return False
         self._optimizer.step()
-        self._progress.steps += 1
-        self._progress.images += image.shape[0]
+        self.progress.steps += 1
+        self.progress.images += image.shape[0]
         self._average()
-        self._losses.append(float(loss))
+        self._losses.append(float(loss.detach()))
         self._errors.append(self._log_error(disparities[0].detach().float(), batch))
         return True
 
@@ -185,7 +185,7 @@ class Trainer:
 
     def _average(self) -> None:
         # a short memory at first, or the random start would stay in the average for long
-        decay = min(self._plan.averaging, self._progress.steps / (self._progress.steps + 10.0))
+        decay = min(self._plan.averaging, self.progress.steps / (self.progress.steps + 10.0))
         with torch.no_grad():
             mine, theirs = self._averaged.state_dict(), self._network.state_dict()
             for name, value in mine.items():
@@ -197,12 +197,12 @@ class Trainer:
     def _set_rate(self, stage: Stage, share: float) -> None:
         bend = 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
         rate = stage.final_learning_rate + bend * (stage.learning_rate - stage.final_learning_rate)
-        rate *= min(1.0, (self._progress.steps + 1) / self._plan.warm_up_steps)
+        rate *= min(1.0, (self.progress.steps + 1) / self._plan.warm_up_steps)
         for group in self._optimizer.param_groups:
             group['lr'] = rate
 
     def _report_line(self, budget_s: float) -> None:
-        progress, recent = self._progress, max(1, len(self._losses))
+        progress, recent = self.progress, max(1, len(self._losses))
         left_s = budget_s - progress.stage_s
         left_s += sum(60.0 * stage.minutes for stage in self._plan.stages[progress.stage + 1 :])
         self._report(
@@ -215,7 +215,7 @@ class Trainer:
 
     def _record(self) -> None:
         figures = self._evaluate(self._averaged)
-        line = {'images': self._progress.images, 'steps': self._progress.steps, **figures}
+        line = {'images': self.progress.images, 'steps': self.progress.steps, **figures}
         with (self._folder / 'curve.jsonl').open('a') as stream:
             stream.write(json.dumps(line) + '\n')
         self._report('  '.join(f'{name} {value:.3f}' for name, value in figures.items()))
@@ -225,7 +225,7 @@ class Trainer:
             'network': self._network.state_dict(),
             'averaged': self._averaged.state_dict(),
             'optimizer': self._optimizer.state_dict(),
-            'progress': asdict(self._progress),
+            'progress': asdict(self.progress),
         }
         write_atomically(self._folder / CHECKPOINT_NAME, lambda stream: torch.save(state, stream))
 
@@ -237,9 +237,9 @@ class Trainer:
         self._network.load_state_dict(state['network'])
         self._averaged.load_state_dict(state['averaged'])
         self._optimizer.load_state_dict(state['optimizer'])
-        self._progress = Progress(**state['progress'])
-        self._progress.restarts += 1
-        self._report(f'resumed after {self._progress.images} images')
+        self.progress = Progress(**state['progress'])
+        self.progress.restarts += 1
+        self._report(f'resumed after {self.progress.images} images')
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:

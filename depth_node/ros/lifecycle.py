@@ -7,11 +7,8 @@ from typing import Any
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode
 
-RCLError = rclpy_implementation.RCLError
-InvalidRosArguments = (
-    rclpy_implementation.RCLInvalidROSArgsError,
-    rclpy_implementation.UnknownROSArgsError,
-)
+ROS_ERRORS = (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError)
+"""What rclpy raises, already in words, for a file or an argument that it cannot read."""
 
 
 def survive_illegal_transitions(node: LifecycleNode) -> None:
@@ -25,7 +22,7 @@ def survive_illegal_transitions(node: LifecycleNode) -> None:
     def change_state_or_refuse(request: Any, response: Any) -> Any:
         try:
             return change_state(request, response)
-        except RCLError as error:
+        except rclpy_implementation.RCLError as error:
             if not node.context.ok():
                 raise
             node.get_logger().warning(f'lifecycle request refused: {error}')

@@ -33,8 +33,7 @@ from depth_node.newest import StampOrder
 from depth_node.pipeline import Pipeline
 from depth_node.ros import diagnostics
 from depth_node.ros import qos
-from depth_node.ros.lifecycle import InvalidRosArguments
-from depth_node.ros.lifecycle import RCLError
+from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import survive_illegal_transitions
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.parameters import NodeParameters
@@ -248,19 +247,24 @@ def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
     """
     node = None
     exit_code = 0
+    begun = False
     try:
         rclpy.init(args=arguments)
+        begun = True
         node = DepthNode(open_pipeline)
         exit_code = _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (DepthNodeError, ParameterException, *InvalidRosArguments) as error:
+    except (DepthNodeError, ParameterException) as error:
         exit_code = _refused(str(error))
     except Exception as error:
         # A signal invalidates the context under the hands of whatever uses it at that moment.
-        if rclpy.ok():
-            known = isinstance(error, RCLError)
-            exit_code = _refused(str(error) if known else traceback.format_exc())
+        if rclpy.ok() or not begun:
+            exit_code = _refused(
+                f'{type(error).__name__}: {error}'
+                if isinstance(error, ROS_ERRORS)
+                else traceback.format_exc()
+            )
     finally:
         # A second signal, as `ros2 launch` sends it, must not interrupt the tidying.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -108,7 +108,8 @@ class Worker:
         completed = False
         self._health.work_began()
         try:
-            completed = self._process(arrival)
+            self._process(arrival)
+            completed = True
         except Rejected as error:
             self._remarks.dropped(error)
         except EngineError as error:
@@ -117,10 +118,9 @@ class Worker:
         finally:
             self._health.work_ended(completed=completed)
 
-    def _process(self, arrival: Arrival) -> bool:
+    def _process(self, arrival: Arrival) -> None:
         """Decode, compute, publish.
 
-        :returns: False when nobody listens.
         :raises Rejected: with the reason for which the image is dropped.
         :raises EngineError: when the engine failed.
         """
@@ -128,9 +128,6 @@ class Worker:
         settings = self._host.settings
         self._check_order(image.frame_id, image.stamp_ns)
         _check_age(arrival, settings.input.max_age_s)
-        if not self._outputs.wanted():
-            self._health.dropped(NO_SUBSCRIBER)
-            return False
         began_ns = time.perf_counter_ns()
         decode: Callable[..., Any] = (
             decode_raw if isinstance(image, RawImage) else decode_compressed
@@ -146,7 +143,7 @@ class Worker:
         ready_ns = time.perf_counter_ns()
         if not self._outputs.publish(frame, settings.points):
             self._health.dropped(NO_SUBSCRIBER)
-            return True
+            return
         self._order.note(image.frame_id, image.stamp_ns)
         spent_ns = {
             'decode': decoded_ns - began_ns,
@@ -154,7 +151,6 @@ class Worker:
             'publish': time.perf_counter_ns() - ready_ns,
         }
         self._count_published(arrival, spent_ns)
-        return True
 
     def _count_published(self, arrival: Arrival, spent_ns: dict[str, int]) -> None:
         """Hand ages and stage times to the health, and say when clocks disagree."""

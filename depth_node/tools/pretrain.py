@@ -117,7 +117,10 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     averaged = trainer.run()
     if arguments.model:
-        _write_model(averaged, plan, held_out, recordings, arguments.model)
+        from depth_node.pretraining.bundling import bundle
+
+        data = {'world (held-out scenes)': held_out, **recordings}
+        bundle(averaged, plan, trainer.progress, data, arguments.model, SIZES, FOCAL_PER_HEIGHT)
         print(f'wrote {arguments.model}')
     return 0
 
@@ -170,17 +173,6 @@ def _judged(network: nn.Module, views: list[JudgedView]) -> dict[str, float]:
     from depth_node.pretraining.views import judged
 
     return judged(network, views, FOCAL_PER_HEIGHT, DEPTH_RANGE_M)
-
-
-def _write_model(
-    network: nn.Module,
-    plan: TrainingPlan,
-    held_out: list[JudgedView],
-    recordings: dict[str, list[JudgedView]],
-    out: Path,
-) -> None:
-    """Turn the averaged network into a model folder with its honest figures."""
-    raise NotImplementedError
 
 
 if __name__ == '__main__':

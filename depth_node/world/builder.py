@@ -1,4 +1,4 @@
-"""Putting solids together: local frames in which objects are described in their own coordinates."""
+"""Putting solids together: local frames for describing objects in their own coordinates."""
 
 from __future__ import annotations
 

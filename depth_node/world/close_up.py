@@ -12,6 +12,7 @@ from depth_node.world import light
 from depth_node.world.builder import Builder
 from depth_node.world.scene import Scene
 from depth_node.world.scene import cover_view
+from depth_node.world.solids import Floats
 from depth_node.world.solids import Shell
 
 
@@ -56,7 +57,7 @@ def table_top(rng: np.random.Generator) -> Scene:
     )
 
 
-def _background(build: Builder, half: np.ndarray) -> None:  # type: ignore[type-arg]
+def _background(build: Builder, half: Floats) -> None:
     """Put something between the table and the walls."""
     rng = build.rng
     things = (

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from depth_node.world.scene import Light
 from depth_node.world.scene import Surroundings
-from depth_node.world.scene import cover_view
 from depth_node.world.scene import shadow_view
 from depth_node.world.solids import Floats
 from depth_node.world.solids import Solids
@@ -126,13 +125,3 @@ def _unit(rng: np.random.Generator) -> Array:
     return np.array(
         [flat * math.cos(around), flat * math.sin(around), math.sin(height)], np.float32
     )
-
-
-__all__ = [
-    'color_of',
-    'cover_view',
-    'indoor_surroundings',
-    'lamp',
-    'outdoor_surroundings',
-    'sun',
-]

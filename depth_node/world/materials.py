@@ -31,7 +31,7 @@ class Materials:
     shine: Array
     """(M,) strength of highlights."""
     glow: Array
-    """(M,) light that the surface sends out itself, in units of white paper under the key light."""
+    """(M,) light that the surface sends out itself; 1 is white paper under the key light."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Palette:
 
     def table(self) -> Materials:
         """Return everything drawn so far."""
-        columns = list(zip(*self._rows))
+        columns = list(zip(*self._rows, strict=True))
         texture, scale, tint, contrast, stain, staining, shine, glow = columns
         return Materials(
             np.array(texture, np.intp),
@@ -165,4 +165,5 @@ def _tint(
     angle = rng.random() if hue is None else hue + rng.normal(0.0, 0.05)
     strength = saturation * rng.random() ** (0.6 if hue is not None else 1.3)
     wheel = np.abs((angle * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
-    return (value * (1 - strength + strength * np.clip(wheel, 0, 1))).tolist()
+    tint = value * (1 - strength + strength * np.clip(wheel, 0, 1))
+    return [float(channel) for channel in tint]

@@ -9,6 +9,7 @@ import numpy as np
 from depth_node.world import furniture
 from depth_node.world import light
 from depth_node.world import outdoors
+from depth_node.world import vehicles
 from depth_node.world.builder import Builder
 from depth_node.world.builder import Spot
 from depth_node.world.scene import Scene
@@ -81,7 +82,7 @@ def _country_thing(spot: Spot) -> None:
     elif kind < 0.97:
         furniture.person(spot)
     else:
-        outdoors.car(spot)
+        vehicles.car(spot)
 
 
 def _row_of_houses(build: Builder, side: int, from_axis: float) -> None:
@@ -117,7 +118,7 @@ _BY_THE_ROAD = (
     outdoors.big_bin,
     outdoors.bush,
     outdoors.bench,
-    outdoors.bicycle,
+    vehicles.bicycle,
     furniture.person,
     furniture.person,
 )
@@ -130,7 +131,7 @@ def _pavement(build: Builder, side: int, kerb: float, walk: float) -> None:
     x = -35 + spot.uniform(0, 4)
     while x < 45:
         thing = _BY_THE_ROAD[int(spot.rng.integers(len(_BY_THE_ROAD)))]
-        lying = thing in (outdoors.bicycle,)
+        lying = thing in (vehicles.bicycle,)
         yaw = (
             spot.uniform(-0.3, 0.3)
             if lying
@@ -161,7 +162,7 @@ def _traffic(build: Builder, road: float) -> None:
         x = -45 + float(rng.uniform(0, 6))
         while x < 50:
             if rng.random() < parked:
-                outdoors.car(
+                vehicles.car(
                     spot.at(x, side * (road / 2 - 1.15), 0, float(rng.choice([0, math.pi])))
                 )
             x += float(rng.uniform(5.3, 8))
@@ -169,9 +170,9 @@ def _traffic(build: Builder, road: float) -> None:
         x, lane = float(rng.uniform(-45, 45)), float(rng.uniform(-0.2, 0.2)) * road
         if not build.claim(x, lane * 0.2, 6):
             continue
-        thing = outdoors.truck if rng.random() < 0.15 else outdoors.car
+        thing = vehicles.truck if rng.random() < 0.15 else vehicles.car
         if rng.random() < 0.15:
-            thing = outdoors.bicycle
+            thing = vehicles.bicycle
         thing(spot.at(x, lane, 0, math.pi * (lane > 0)))
     for _ in range(int(rng.integers(0, 4))):
         furniture.person(

@@ -91,7 +91,7 @@ def make(scene: Scene, rng: np.random.Generator, settings: PathSettings) -> Path
     T[:, 2, 3] = height + 0.015 * active * np.sin(2 * math.pi * 1.7 * walking)
     T[:, :3, :3] = [
         turned(angle + a) @ _pitched(0.12 + b) @ _rolled(c)
-        for angle, (a, b, c) in zip(yaw, sway.angles(walking))
+        for angle, (a, b, c) in zip(yaw, sway.angles(walking), strict=True)
     ]
     mount = np.eye(4)
     mount[:3, :3] = _OPTICAL

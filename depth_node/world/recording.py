@@ -15,20 +15,21 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from depth_node.camera import undistorted_slopes
+from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.frames import CameraFields
-from depth_node.recording_messages import LaserScanFields
 from depth_node.recording_writer import RecordingWriter
 from depth_node.world import laser
 from depth_node.world import paths
@@ -54,9 +55,7 @@ ODOMETRY_FRAME = 'odom'
 LASER_FRAME = 'laser'
 
 _START_NS = 1_700_000_000_000_000_000
-_LASER_RAYS = 720
 _LASER_HEIGHT_M = 0.22
-_LASER_RANGE_M = (0.05, 25.0)
 _QUEUED_PER_WORKER = 4
 _MID_GREY = 0.25
 _SHADOW_PX = 1200
@@ -253,30 +252,11 @@ def _write_frame(
     in_odom = np.linalg.inv(start) @ base
     writer.odometry(ODOMETRY_TOPIC, stamp_ns, ODOMETRY_FRAME, BASE_FRAME, in_odom)
     if settings.carrier == paths.ROBOT:
-        writer.scan(SCAN_TOPIC, scan(stage.scene, base @ _laser_mount(), stamp_ns))
+        scan = laser.scan(stage.scene, base @ _laser_mount(), stamp_ns, LASER_FRAME)
+        writer.scan(SCAN_TOPIC, scan)
     writer.camera_info(CAMERA_INFO_TOPIC, replace(stage.fields, stamp_ns=stamp_ns))
     writer.image(IMAGE_TOPIC, frame.rgb, stamp_ns, CAMERA_FRAME, settings.jpeg_quality)
     writer.depth(DEPTH_TOPIC, frame.depth_m, stamp_ns, CAMERA_FRAME, not settings.raw_depth)
-
-
-def scan(scene: Scene, T_world_laser: Floats, stamp_ns: int) -> LaserScanFields:  # noqa: N803
-    """Return a full turn of a scanner; +inf beyond its range."""
-    increment = 2 * math.pi / _LASER_RAYS
-    angles: NDArray[np.float64] = -math.pi + increment * np.arange(_LASER_RAYS)
-    ranges = laser.ranges_m(scene, T_world_laser, angles)
-    nearest, farthest = _LASER_RANGE_M
-    ranges[ranges > farthest] = np.inf
-    ranges[ranges < nearest] = np.nan
-    return LaserScanFields(
-        float(angles[0]),
-        float(angles[-1]),
-        increment,
-        nearest,
-        farthest,
-        ranges.astype(np.float32),
-        stamp_ns,
-        LASER_FRAME,
-    )
 
 
 def _processors() -> int:
@@ -291,23 +271,28 @@ def _frames(stage: _Stage, settings: RecordingSettings, workers: int) -> Iterato
             yield stage.frame(index)
         return
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _open_stage, (settings,)) as pool:
-        waiting: deque[Future[Rendered]] = deque()
-        for index in range(count):
-            waiting.append(pool.submit(_frame_in_worker, index))
-            if len(waiting) >= workers * _QUEUED_PER_WORKER:
+    try:
+        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+            waiting: deque[Future[Rendered]] = deque()
+            for index in range(count):
+                waiting.append(pool.submit(_frame_in_worker, settings, index))
+                if len(waiting) >= workers * _QUEUED_PER_WORKER:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RecordingError(
+            'world recording',
+            'a worker process that ended early',
+            'memory for every worker',
+            'Try fewer workers or a smaller picture.',
+        ) from error
 
 
-_worker_stage: list[_Stage] = []
+@lru_cache(maxsize=1)
+def _stage_of(settings: RecordingSettings) -> _Stage:
+    return _Stage(settings)
 
 
-def _open_stage(settings: RecordingSettings) -> None:
-    cv2.setNumThreads(1)
-    _worker_stage[:] = [_Stage(settings)]
-
-
-def _frame_in_worker(index: int) -> Rendered:
-    return _worker_stage[0].frame(index)
+def _frame_in_worker(settings: RecordingSettings, index: int) -> Rendered:
+    return _stage_of(settings).frame(index)

@@ -137,8 +137,8 @@ def _worthwhile_pose(scene: Scene, rng: np.random.Generator, camera: CameraModel
         if score >= 1.0:
             break
     if best is None:
-        above = scene.center_m + (0.0, 0.0, 1.2)
-        return look_at(above, scene.center_m + (0.8, 0.0, 0.3))
+        above = scene.center_m + np.array([0.0, 0.0, 1.2])
+        return look_at(above, scene.center_m + np.array([0.8, 0.0, 0.3]))
     return best
 
 
@@ -154,7 +154,8 @@ def _score(depth_m: NDArray[np.float32], index: NDArray[np.intp], kind: str) -> 
         return 0.0
     _, counts = np.unique(index, return_counts=True)
     things = min(int((counts >= 2).sum()), 6) / 4
-    return min(things, math.log(max(far / near, 1.01)) / math.log(1.7), near / nearest / 1.5)
+    spread = math.log(max(float(far / near), 1.01)) / math.log(1.7)
+    return min(things, spread, float(near) / nearest / 1.5)
 
 
 def _pose(scene: Scene, rng: np.random.Generator) -> Floats | None:
@@ -209,7 +210,7 @@ def _target(scene: Scene, rng: np.random.Generator, position: Floats) -> Floats:
             target = scene.solids.center_m[close[int(rng.integers(len(close)))]].copy()
     elif scene.kind in ('street', 'corridor', 'warehouse') and kind < 0.75:
         ahead = 20.0 * (1 if rng.random() < 0.5 else -1)
-        target = position + (ahead, rng.normal(0, 4), 0.0)
+        target = position + np.array([ahead, rng.normal(0, 4), 0.0])
     away = target - position
     distance = max(float(np.hypot(away[0], away[1])), 0.5)
     pitch = rng.normal(-0.1, 0.12)

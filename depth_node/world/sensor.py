@@ -108,4 +108,4 @@ def _vignette(height: int, width: int, loss: float) -> NDArray[np.float32]:
 
 def _compressed(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     _, data = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)

@@ -48,7 +48,8 @@ class Solids:
         """Return (P, 8, 3) world corners of the solids' own boxes."""
         signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
         local = signs[None] * self.half_m[:, None, :]
-        return local @ np.swapaxes(self.rotation, 1, 2) + self.center_m[:, None, :]
+        world = local @ np.swapaxes(self.rotation, 1, 2)
+        return np.asarray(world + self.center_m[:, None, :], float)
 
     def only(self, keep: NDArray[np.bool_]) -> Solids:
         """Return the solids marked in ``keep`` (P,)."""
@@ -90,11 +91,11 @@ def clearance_m(solids: Solids, shell: Shell, points_m: Floats) -> Floats:
     gap = np.abs(local) - near.half_m
     outside = np.linalg.norm(np.maximum(gap, 0.0), axis=2)
     signed = outside + np.minimum(gap.max(axis=2), 0.0)
-    return np.minimum(signed.min(axis=1), inside)
+    return np.asarray(np.minimum(signed.min(axis=1), inside), float)
 
 
 def _near(solids: Solids, low_m: Floats, high_m: Floats) -> NDArray[np.bool_]:
     """Mark the solids that may come within the farthest clearance of an upright box."""
     reach = (np.abs(solids.rotation) @ solids.half_m[:, :, None])[:, :, 0] + FARTHEST_CLEARANCE_M
     beside = (solids.center_m - reach > high_m) | (solids.center_m + reach < low_m)
-    return ~beside.any(axis=1)
+    return np.asarray(~beside.any(axis=1), bool)

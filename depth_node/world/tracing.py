@@ -56,7 +56,8 @@ class Rays:
 
     def __init__(self, slopes: NDArray[np.floating]) -> None:
         """:param slopes: (H, W, 2) x/z and y/z of every pixel centre."""
-        self.height, self.width = slopes.shape[:2]
+        self.height = int(slopes.shape[0])
+        self.width = int(slopes.shape[1])
         x, y = slopes[..., 0], slopes[..., 1]
         self._separable = bool((x == x[:1]).all() and (y == y[:, :1]).all())
         if self._separable:
@@ -77,7 +78,7 @@ class Rays:
         if dtype is not np.float32:
             x, y = x.astype(dtype), y.astype(dtype)
         a, b, c = (dtype(value) for value in row)
-        return (x * a + c) + y * b
+        return np.asarray((x * a + c) + y * b)
 
     def spans(self, low: Floats, high: Floats) -> NDArray[np.intp]:
         """Return the pixel rectangles that cover slope rectangles.
