@@ -1,8 +1,7 @@
-"""Start the depth node, and RViz if wanted: ``ros2 launch depth_node depth.launch.py image:=...``."""
+"""Start the depth node, and RViz if wanted; `ros2 launch -s` lists the arguments."""
 
 import os
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.actions import OpaqueFunction
 from launch.actions import SetEnvironmentVariable
@@ -12,6 +11,7 @@ from launch_ros.actions import PushRosNamespace
 
 from depth_node.ros.transport_profile import profile_variables
 from depth_node.ros.transport_profile import shared_file
+from launch import LaunchDescription
 
 # name, default, description; an empty default leaves the choice to params_file.
 ARGUMENTS = (

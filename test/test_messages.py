@@ -118,7 +118,9 @@ def test_a_depth_message_does_not_change_with_the_buffer_it_was_made_from():
 def test_the_data_is_an_array_of_bytes_and_passes_the_checks_of_rclpy(monkeypatch):
     message = messages.depth_message(frame())
     assert isinstance(message.data, array) and message.data.typecode == 'B'
-    strict = Image(check_fields=True) if 'check_fields' in Image.__init__.__code__.co_names else None
+    strict = (
+        Image(check_fields=True) if 'check_fields' in Image.__init__.__code__.co_names else None
+    )
     if strict is not None:
         strict.data = message.data
 

@@ -1,240 +1,33 @@
 from __future__ import annotations
 
-import itertools
-import os
-import random
-import signal
-import subprocess
-import sys
-import threading
-import time
 from array import array
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('rclpy')
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import ChangeState
-from lifecycle_msgs.srv import GetState
-from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.executors import ExternalShutdownException
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
+from node_rig import HEIGHT
+from node_rig import WIDTH
+from node_rig import camera_message
+from node_rig import image_message
+from node_rig import stamp_of
+from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
-from scripted_pipeline import ScriptedPipeline
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
-from sensor_msgs.msg import PointCloud2
 
 from depth_node import health
-from depth_node.ros.node import DepthNode
+from depth_node.ros.parameters import unknown_names
 
-DOMAIN = random.SystemRandom().randrange(1, 101)
-WIDTH, HEIGHT = 64, 48
-NUMBERS = itertools.count()
-SCRIPT = Path(__file__).with_name('scripted_pipeline.py')
-LATCHED = QoSProfile(depth=1, durability=rclpy.qos.DurabilityPolicy.TRANSIENT_LOCAL)
+pytest_plugins = ['node_rig']
 
-
-@pytest.fixture(autouse=True)
-def private_network(monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(DOMAIN))
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    monkeypatch.setenv('RCUTILS_LOGGING_BUFFERED_STREAM', '0')
-
-
-def image_message(stamp_ns, **changes):
-    message = Image(height=HEIGHT, width=WIDTH, encoding='rgb8', step=WIDTH * 3)
-    message.header.frame_id = 'camera_optical_frame'
-    message.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    message.data = array('B', bytes(WIDTH * HEIGHT * 3))
-    for name, value in changes.items():
-        setattr(message, name, value)
-    return message
-
-
-def camera_message(**changes):
-    message = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model='plumb_bob')
-    message.header.frame_id = 'camera_optical_frame'
-    message.d = [0.0] * 5
-    message.k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
-    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [50.0, 0.0, 31.5, 0.0, 0.0, 50.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
-    for name, value in changes.items():
-        setattr(message, name, value)
-    return message
-
-
-def stamp_of(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-
-
-class Log:
-    """Takes the place of the node's logger."""
-
-    def __init__(self):
-        self.lines = []
-
-    def warning(self, text):
-        self.lines.append(text)
-
-    def __contains__(self, text):
-        return any(text in line for line in self.lines)
-
-
-class Rig:
-    """The real node in a thread, and a peer that plays camera and consumer over DDS."""
-
-    def __init__(self, steps=('ok',), autostart=True, **parameters):
-        # Of its own, because DDS forgets the nodes of the test before only after a while.
-        self.namespace = f'/test_{next(NUMBERS)}'
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.pipeline = ScriptedPipeline(steps)
-        self.node = DepthNode(
-            self.pipeline.open,
-            context=self.context,
-            namespace=self.namespace,
-            parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
-        )
-        self.log = self.node._remarks._logger = Log()
-        self.peer = rclpy.create_node('peer', context=self.context, namespace=self.namespace)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.peer)
-        self.clients = {}
-        self.depth, self.infos, self.clouds, self.diagnostics = [], [], [], []
-        self.images = self.peer.create_publisher(Image, 'image', 1)
-        self.cameras = self.peer.create_publisher(CameraInfo, 'camera_info', 1)
-        self.stamp_ns = 5 * 10**9
-        self.started = self.node.autostart() if autostart else None
-        self._node_executor = SingleThreadedExecutor(context=self.context)
-        self._node_executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin_node, daemon=True)
-        self._thread.start()
-
-    def listen(self, points=False):
-        self.peer.create_subscription(Image, 'depth/image_rect', self.depth.append, 10)
-        self.peer.create_subscription(CameraInfo, 'depth/camera_info', self.infos.append, 10)
-        if points:
-            self.peer.create_subscription(PointCloud2, 'points', self.clouds.append, 10)
-        outputs = self.node._outputs
-        heard = [outputs._depth, outputs._camera_info, *([outputs._points] if points else [])]
-        self.wait(lambda: all(publisher.get_subscription_count() for publisher in heard))
-        self.wait(lambda: self.images.get_subscription_count())
-        return self
-
-    def listen_to_diagnostics(self):
-        self.peer.create_subscription(
-            DiagnosticArray, '/diagnostics', self.diagnostics.append, 10
-        )
-        return self
-
-    def give_camera(self, **changes):
-        self.wait(lambda: self.cameras.get_subscription_count())
-        self.cameras.publish(camera_message(**changes))
-        self.wait(lambda: self.node._stream._cameras.known)
-        return self
-
-    def ready(self):
-        return self.listen().give_camera()
-
-    def wait(self, condition, timeout_s=5.0):
-        end = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError(f'{self.report()}, log: {self.log.lines}')
-            self.executor.spin_once(timeout_sec=0.01)
-
-    def send(self, **changes):
-        """Publish one image, newer than the last; wait until the node has counted it."""
-        self.stamp_ns += 33_000_000
-        self.send_message(image_message(self.stamp_ns, **changes))
-        return self.stamp_ns
-
-    def send_message(self, message, publisher=None):
-        before = self.report().received
-        (publisher or self.images).publish(message)
-        self.wait(lambda: self.report().received > before and self.report().pending == 0)
-
-    def pump(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.01)
-
-    def wait_for_the_end(self):
-        with pytest.raises(ExternalShutdownException):
-            self.wait(lambda: False)
-
-    def report(self):
-        return self.node._health.report(0.5)
-
-    def call(self, kind, service, request):
-        if service not in self.clients:
-            self.clients[service] = self.peer.create_client(kind, service)
-        client = self.clients[service]
-        self.wait(client.service_is_ready)
-        future = client.call_async(request)
-        self.wait(future.done)
-        return future.result()
-
-    def transition(self, identity):
-        request = ChangeState.Request()
-        request.transition.id = identity
-        return self.call(ChangeState, 'depth_node/change_state', request).success
-
-    def state(self):
-        return self.call(GetState, 'depth_node/get_state', GetState.Request()).current_state.label
-
-    def set(self, **values):
-        request = SetParametersAtomically.Request()
-        request.parameters = [
-            Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
-            for name, value in values.items()
-        ]
-        return self.call(
-            SetParametersAtomically, 'depth_node/set_parameters_atomically', request
-        ).result
-
-    def close(self):
-        self.pipeline.released.set()
-        self._node_executor.shutdown()
-        self._thread.join(5)
-        self.node.close()
-        for node in (self.node, self.peer):
-            node.destroy_node()
-        self.context.try_shutdown()
-        assert not [thread for thread in threading.enumerate() if thread.name == 'depth worker']
-
-    def _spin_node(self):
-        try:
-            self._node_executor.spin()
-        except ExternalShutdownException:
-            pass
-        except Exception:
-            if self.context.ok():
-                raise
-
-
-@pytest.fixture
-def rig():
-    rigs = []
-
-    def make(*steps, **options):
-        rigs.append(Rig(steps or ('ok',), **options))
-        return rigs[-1]
-
-    yield make
-    for made in rigs:
-        made.close()
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 # ---- the way of a good image
@@ -513,6 +306,11 @@ def test_a_structural_parameter_is_refused_while_configured(rig):
     assert it.node.settings.model.engine == 'torch'
 
 
+def test_a_misspelt_parameter_is_told():
+    (sentence,) = unknown_names(['input.max_age', 'use_sim_time', 'depth.max_m'])
+    assert 'Did you mean input.max_age_s?' in sentence
+
+
 # ---- lifecycle
 
 
@@ -633,119 +431,3 @@ def test_diagnostics_tell_the_state_and_the_figures(rig):
 def test_diagnostics_go_on_while_simulated_time_stands_still(rig):
     it = rig(use_sim_time=True, **{'node.diagnostics_period_s': 0.1}).listen_to_diagnostics()
     it.wait(lambda: len(it.diagnostics) > 2)
-
-
-# ---- the process
-
-
-@pytest.fixture
-def start():
-    processes = []
-
-    def make(*arguments):
-        processes.append(popen(*arguments))
-        return processes[-1]
-
-    yield make
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def popen(*arguments):
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=SCRIPT.parents[1],
-        env={**os.environ, 'PYTHONPATH': str(SCRIPT.parents[1])},
-    )
-
-
-def wait_for_line(process, text):
-    for line in process.stderr:
-        if text in line:
-            return
-    raise AssertionError(f'the process ended without saying {text!r}')
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
-@pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'])
-@pytest.mark.parametrize('times', [1, 2], ids=['once', 'twice'])
-def test_a_signal_ends_the_process_with_0_and_without_a_traceback(start, number, busy, times):
-    process = start(
-        'sleep' if busy else 'ok', '--ros-args', '-r', '__ns:=/s', '-p', 'input.max_age_s:=5.0'
-    )
-    wait_for_line(process, 'is ready after')
-    feeder = Feeder('/s') if busy else None
-    if feeder:
-        feeder.feed_until_taken()
-    else:
-        time.sleep(0.1)
-    began = time.monotonic()
-    for _ in range(times):
-        process.send_signal(number)
-        time.sleep(0.02)
-    _, errors = process.communicate(timeout=5)
-    assert process.returncode == 0, errors
-    assert 'Traceback' not in errors
-    assert time.monotonic() - began < 2.5
-    if feeder:
-        feeder.close()
-
-
-class Feeder:
-    """A camera with a consumer for a node in another process."""
-
-    def __init__(self, namespace):
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node('feeder', namespace=namespace, context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.depth = []
-        self.images = self.node.create_publisher(Image, 'image', 1)
-        self.cameras = self.node.create_publisher(CameraInfo, 'camera_info', 1)
-        self.node.create_subscription(Image, 'depth/image_rect', self.depth.append, 1)
-
-    def feed_until_taken(self):
-        """Feed until depth has come, so that the next images are certainly in work."""
-        end = time.monotonic() + 10
-        stamp_ns = 10**10
-        while not self.depth:
-            assert time.monotonic() < end
-            stamp_ns += 33_000_000
-            self.cameras.publish(camera_message())
-            self.images.publish(image_message(stamp_ns))
-            self.executor.spin_once(timeout_sec=0.03)
-        self.images.publish(image_message(stamp_ns + 10**9))
-        time.sleep(0.1)
-
-    def close(self):
-        self.context.try_shutdown()
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'said'),
-    [
-        ('-p model.name:=missing', "received 'missing'"),
-        ('-p depth.max_m:=0.1 -p depth.min_m:=5.0', 'depth.min_m below depth.max_m'),
-        ('-p input.max_age_s:=-1.0', 'input.max_age_s'),
-        ('-p model.engine:=abacus', "'abacus'"),
-        ('-r nonsense', "Couldn't parse remap rule"),
-    ],
-)
-def test_a_start_that_cannot_work_ends_quickly_with_a_sentence(start, arguments, said):
-    process = start('ok', '--ros-args', *arguments.split())
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 1
-    assert said in errors
-    assert 'Traceback' not in errors
-
-
-def test_a_misspelt_parameter_is_told(rig):
-    from depth_node.ros.parameters import unknown_names
-
-    (sentence,) = unknown_names(['input.max_age', 'use_sim_time', 'depth.max_m'])
-    assert 'Did you mean input.max_age_s?' in sentence

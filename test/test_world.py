@@ -298,6 +298,24 @@ def test_paths_keep_clear_of_everything(kind, carrier):
     assert spun > 40 or not np.allclose(last[0, :3, :3], last[-1, :3, :3], atol=0.3)
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_robots_fit_through_the_whole_path(seed):
+    """The straight way between two free places in a furnished room is mostly blocked."""
+    scene = scenes.make('room', np.random.default_rng(seed))
+    settings = paths.PathSettings('robot', 8.0, 5.0)
+    path = paths.make(scene, np.random.default_rng(seed), settings)
+    body = path.T_world_base[:, :3, 3] + (0.0, 0.0, 0.3)
+    assert clearance_m(scene.solids, scene.shell, body).min() > 0.2
+
+
+def test_the_ground_ends_in_the_sky():
+    scene = scenes.make('field', np.random.default_rng(1))
+    pose = look_at(np.array([0.0, 0.0, 40.0]), np.array([100.0, 0.0, 40.0]))
+    depth = render(scene, pose, slopes_of(64, 48)).depth_m
+    assert np.isinf(depth).any()
+    assert 200 < depth[np.isfinite(depth)].max() <= 1000
+
+
 def test_clearance_is_negative_inside_and_grows_outside():
     box = one_solid(BOX, (0, 0, 0), (1, 2, 3), yaw=0.0)
     points = np.array([(0, 0, 0), (1.5, 0, 0), (2, 3, 0), (50, 0, 0)], float)

@@ -35,6 +35,7 @@ from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import survive_illegal_transitions
+from depth_node.ros.memory import keep_large_buffers
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.parameters import NodeParameters
 from depth_node.ros.parameters import unknown_names
@@ -275,9 +276,10 @@ def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node with the packaged DDS profile; the entry point of the command."""
+    """Run the node, with DDS and memory set up for large messages; the command's entry point."""
     logging.basicConfig(level=logging.WARNING)
     use_profile(os.environ)
+    keep_large_buffers(os.environ)
     return run(arguments, Pipeline.open)
 
 

@@ -68,6 +68,8 @@ class Figures:
     """Most memory of the node, MiB."""
     cpu_percent: float
     """Processor time of the node while pictures were played; 100 is one core."""
+    torch_loaded: bool
+    """Whether torch's library was in the node's memory; it serves without."""
     quality: Report | None
     """Against the recording's own depth."""
     quality_note: str

@@ -99,8 +99,9 @@ def demonstrate(run: Run) -> Figures:
         load = _watch(run, collector, node, player, expected)
         collector.wait_for_diagnostics(_DIAGNOSTICS_S)
         player.stop()
+        torch_loaded = node.has_loaded('libtorch')
         status = node.stop()
-        return _results(run, collector, node, load, status)
+        return _results(run, collector, node, load, status, torch_loaded)
 
 
 def _watch(
@@ -152,7 +153,12 @@ def _settle(collector: Collector, look: Callable[[], None]) -> None:
 
 
 def _results(
-    run: Run, collector: Collector, node: Child, load: Load, status: int | None
+    run: Run,
+    collector: Collector,
+    node: Child,
+    load: Load,
+    status: int | None,
+    torch_loaded: bool,
 ) -> Figures:
     """Compare with the recorded depth, sum up, and write all files."""
     played = read_log(run.out / 'player.jsonl')
@@ -179,6 +185,7 @@ def _results(
         cpu_percent=load.cpu_percent,
         quality=judgement.report,
         quality_note=judgement.note,
+        torch_loaded=torch_loaded,
         node_status=status,
     )
     demo_report.write_figures(run.out / 'demo.json', figures)

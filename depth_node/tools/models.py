@@ -12,6 +12,7 @@ from depth_node import model_folder
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.model_card import FITS
+from depth_node.model_card import STORAGES
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder import OutputSpec
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument('--height', type=int, help='rows of the input; default: as trained')
     take.add_argument('--width', type=int, help='columns of the input; default: as trained')
     take.add_argument('--fit', choices=FITS, default='native', help='how images are fitted')
-    take.add_argument('--storage', choices=('f32', 'f16'), default='f32', help='type on disk')
+    take.add_argument('--storage', choices=STORAGES, default='f32', help='type on disk')
     take.add_argument('--overwrite', action='store_true', help='replace a model of that name')
     return parser
 

@@ -122,6 +122,15 @@ class Child:
             steady_s=time.monotonic(),
         )
 
+    def has_loaded(self, library: str) -> bool:
+        """Tell whether a shared library with this text in its path is in its memory."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        try:
+            return library in (Path('/proc') / str(self._process.pid) / 'maps').read_text()
+        except OSError:
+            return False
+
     def last_lines(self, count: int = 12) -> str:
         """Return the end of its log, for a message about its failure."""
         try:

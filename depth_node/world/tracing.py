@@ -227,7 +227,7 @@ def _cylinder(origin: Floats, linear: Floats, taper: float, rays: Rays, where: R
     root = np.sqrt(b * b - a * (ox * ox + oy * oy - radius * radius))
     best = np.full(a.shape, np.inf)
     for t in ((-b - root) / a, (-b + root) / a):
-        valid = (np.abs(oz + t * z) <= 1.0) & (radius + t * dr >= 0.0) & (t > _NEAR_M)
+        valid = (np.abs(oz + t * z) <= 1.0) & (t > _NEAR_M)
         np.copyto(best, t, where=valid & (t < best))
     for cap, limit in ((-1.0, 1.0), (1.0, taper)):
         t = (cap - oz) / z

@@ -1,0 +1,109 @@
+"""Measure, and write result files: python -m depth_node.tools.benchmark [rewriting] [node].
+
+``rewriting`` times the network with and without the exact rewrites in every engine, in turns of
+one run.  ``node`` feeds the whole node over DDS at 30 Hz and measures the age of its output.
+Run it on a machine that does nothing else; the result files name machine, versions and commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from depth_node.benchmark import result
+from depth_node.errors import DepthNodeError
+from depth_node.settings import Settings
+
+_KINDS = ('rewriting', 'node')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that were asked for.
+
+    :returns: exit status: 0, 1 with a sentence when one failed, 130 on Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        for kind in options.kinds or _KINDS:
+            {'rewriting': _rewriting, 'node': _node}[kind](options)
+    except KeyboardInterrupt:
+        return 130
+    except DepthNodeError as error:
+        print(f'benchmark: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='python -m depth_node.tools.benchmark')
+    add = parser.add_argument
+    add('kinds', nargs='*', choices=(*_KINDS, []), help='default: all')
+    add('--out', type=Path, default=Path('benchmarks', 'results'), help='folder of result files')
+    add('--variants', nargs='*', default=['small', 'base'], help='of Lite-Mono')
+    add('--size', default='640x192', help='input of the network, width x height')
+    add('--rounds', type=int, default=8, help='turns of each contestant')
+    add('--calls', type=int, default=8, help='images per turn')
+    add('--model', default=Settings().model.name, help='model of the node')
+    add('--engine', default='openvino', help='engine of the node')
+    add('--rate', type=float, default=30.0, help='images per second into the node')
+    add('--seconds', type=float, default=20.0, help='how long the node is fed')
+    return parser
+
+
+def _rewriting(options: argparse.Namespace) -> None:
+    from depth_node.benchmark import rewriting
+
+    width, height = (int(part) for part in options.size.split('x'))
+    rows = []
+    for variant in options.variants:
+        with tqdm(total=options.rounds, desc=f'rewriting {variant}', leave=False) as bar:
+
+            def progress(done: int, _: int, bar: tqdm = bar) -> None:
+                bar.update(done - bar.n)
+
+            rows += rewriting.measure(
+                variant, height, width, options.rounds, options.calls, progress
+            )
+    result.write_result(
+        options.out / 'rewriting.json',
+        'rewriting',
+        rewriting.PROTOCOL,
+        {'input': f'1x3x{height}x{width}', 'rounds': options.rounds, 'calls': options.calls},
+        rows,
+    )
+    print(
+        f'{"variant":8} {"engine":12} {"graph":10} {"min ms":>8} {"median":>8} {"x min":>6} error'
+    )
+    for row in rows:
+        print(
+            f'{row.variant:8} {row.engine:12} {row.graph:10} {row.time.min_ms:8.2f} '
+            f'{row.time.median_ms:8.2f} {row.speed_up_min:6.2f} {row.error:.1e}'
+        )
+
+
+def _node(options: argparse.Namespace) -> None:
+    from depth_node.benchmark import serving
+
+    row = serving.measure(options.model, options.engine, options.rate, options.seconds)
+    result.write_result(
+        options.out / 'node.json',
+        'node',
+        serving.PROTOCOL,
+        {'image': '640x480 rgb8', 'rate_hz': options.rate, 'seconds': options.seconds},
+        [row],
+    )
+    print(
+        f'{row.engine}, network input {row.network_input}: {row.played} images at '
+        f'{row.input_rate_hz:.1f} Hz, {row.depths} depth images and {row.clouds} clouds; '
+        f'age of depth p50/p95/p99 {row.depth_age_p50_ms:.1f}/{row.depth_age_p95_ms:.1f}/'
+        f'{row.depth_age_p99_ms:.1f} ms (network {row.network_ms:.1f} ms), first depth after '
+        f'{row.first_depth_s:.2f} s, {row.peak_rss_mib:.0f} MiB, {row.cpu_percent:.0f} % of a core'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
