@@ -83,8 +83,9 @@ class ModelCard:
     inputs: tuple[InputSpec, ...]
     """Sizes, the preferred one first."""
     fit: str
-    """'native' (the whole image at the size with the nearest aspect, or, where the axes would scale
-    apart by over 8 percent, a centre crop), 'crop' (centre crop) or 'stretch' (whole image)."""
+    """'native' (the whole image at the size with the nearest aspect, or, where the axes would
+    scale apart by over 8 percent, a centre crop), 'crop' (centre crop) or 'stretch' (whole
+    image)."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted from RGB in [0, 1]."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -10,16 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import safetensors.numpy
 import torch
-from onnx import TensorProto
-from onnx import helper
 
 from depth_node import model_folder
 from depth_node.engines import Engine
-from depth_node.engines.graph_files import checked_graph
 from depth_node.engines.graph_files import external_files
 from depth_node.engines.parity import read_golden
 from depth_node.engines.selection import ORDER
@@ -404,48 +400,6 @@ def test_a_graph_that_is_none_is_refused(model: ModelFolder, tmp_path: Path, nam
             opened(bad, name)
 
 
-def reference(location: str) -> TensorProto:
-    tensor = TensorProto(name='w', data_type=TensorProto.FLOAT, dims=[1])
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (('offset', '0'), ('location', location), ('length', '4')):
-        tensor.external_data.add(key=key, value=value)
-    return tensor
-
-
-def graph_with(place: str, location: str) -> onnx.ModelProto:
-    """Make a graph that keeps a tensor elsewhere, in one of the places where tensors may be."""
-    tensor = reference(location)
-    constant = helper.make_node('Constant', [], ['w'], value=tensor)
-    inner = helper.make_graph([constant], 'inner', [], [])
-    if place == 'initializer':
-        return helper.make_model(helper.make_graph([], 'g', [], [], [tensor]))
-    if place == 'constant':
-        return helper.make_model(inner)
-    if place == 'subgraph':
-        loop = helper.make_node('Loop', ['n', 'c'], ['w'], body=inner)
-        return helper.make_model(helper.make_graph([loop], 'g', [], []))
-    if place == 'function':
-        function = helper.make_function('own', 'f', [], ['w'], [constant], [])
-        return helper.make_model(helper.make_graph([], 'g', [], []), functions=[function])
-    sparse = onnx.SparseTensorProto(values=tensor)
-    return helper.make_model(helper.make_graph([], 'g', [], [], sparse_initializer=[sparse]))
-
-
-@pytest.mark.parametrize('place', ['initializer', 'constant', 'subgraph', 'function', 'sparse'])
-@pytest.mark.parametrize('location', ['../secret', '/etc/passwd', 'unlisted.bin', ''])
-def test_a_graph_that_reads_other_files_is_refused_before_a_library_sees_it(
-    model: ModelFolder, tmp_path: Path, place: str, location: str
-) -> None:
-    size = model.card.inputs[0]
-    content = graph_with(place, location).SerializeToString()
-    hostile = resealed(model, tmp_path / 'h', lambda f: (f / size.graph).write_bytes(content))
-    with pytest.raises(ModelError, match='a graph with data in'):
-        checked_graph(hostile, size)
-    for name in ('openvino', 'onnxruntime'):
-        with pytest.raises(ModelError, match='a graph with data in'):
-            opened(hostile, name)
-
-
 def test_half_precision_storage_halves_the_files_and_keeps_the_output(
     half: ModelFolder, model: ModelFolder
 ) -> None:
@@ -461,6 +415,8 @@ def test_half_precision_storage_halves_the_files_and_keeps_the_output(
     for name in ORDER:
         engine = opened(half, name)
         assert engine.info.precision == 'f32' and engine.info.parity_error < 1e-2
+    # The golden output is that of the stored weights: only the graphs are rounded once more.
+    assert opened(half, 'torch').info.parity_error < 1e-4
 
 
 def test_weights_beyond_the_range_of_f16_are_refused(tmp_path: Path) -> None:
