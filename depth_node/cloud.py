@@ -1,9 +1,10 @@
 """Depth and camera -> packed points, ready to be put into a sensor_msgs/PointCloud2.
 
-Layout of a point, little endian float32: x at byte 0, y at 4, z at 8; with color, rgb at 16.
-A point is 16 bytes, or 32 with color; rows are not padded.  Points are in the optical frame of
-the camera, x right, y down, z forward, metres.  The bytes of rgb are B, G, R, 0: a zero in the
-last one keeps the float a number, so that readers that skip NaN do not lose the bright reds.
+Layout of a point, little endian float32: x at byte 0, y at 4, z at 8; with color, rgb at 12, or
+padded, as PCL and depth_image_proc lay it out, at 16.  A point is 16 bytes, padded and colored 32;
+rows are not padded.  Points are in the optical frame of the camera, x right, y down, z forward,
+metres.  The bytes of rgb are B, G, R, 0: a zero in the last one keeps the float a number, so that
+readers that skip NaN do not lose the bright reds.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class PointField:
 
 
 XYZ_FIELDS = (PointField('x', 0), PointField('y', 4), PointField('z', 8))
-XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 16))
-XYZ_STEP_BYTES = 16
-XYZRGB_STEP_BYTES = 32
+XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 12))
+PADDED_XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 16))
+STEP_BYTES = 16
+PADDED_XYZRGB_STEP_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +83,19 @@ class CloudPacker:
         points with finite depth, in one row.
     :param color: add rgb to every point.
     :param stride: take every n-th row and column, from the first, pixels.
+    :param padded: give a point with color 32 bytes instead of 16.
     :raises SettingsError: for a stride below 1.
     """
 
-    def __init__(self, camera: CameraModel, *, organized: bool, color: bool, stride: int) -> None:
+    def __init__(
+        self,
+        camera: CameraModel,
+        *,
+        organized: bool,
+        color: bool,
+        stride: int,
+        padded: bool = False,
+    ) -> None:
         if stride < 1:
             raise SettingsError('points.stride', quoted(stride), '1 or more')
         self._depth_shape = (camera.height, camera.width)
@@ -94,7 +105,8 @@ class CloudPacker:
         slopes_x, slopes_y = ray_slopes(camera)
         self._slopes_x = slopes_x[::stride]
         self._slopes_y = slopes_y[::stride, np.newaxis]
-        self._step_bytes = XYZRGB_STEP_BYTES if color else XYZ_STEP_BYTES
+        self._padded = padded and color
+        self._step_bytes = PADDED_XYZRGB_STEP_BYTES if self._padded else STEP_BYTES
         self._make_buffers(len(self._slopes_y), len(self._slopes_x))
 
     def pack(self, depth_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None) -> PackedCloud:
@@ -117,11 +129,11 @@ class CloudPacker:
             np.add(depth_m, self._z, out=self._z)
             np.multiply(self._z, self._slopes_x, out=self._x)
             np.multiply(self._z, self._slopes_y, out=self._y)
-        if self._color:
-            planes = [self._x, self._y, self._z, self._packed_rgb]
+        planes = [self._x, self._y, self._z, self._packed_rgb if self._color else self._padding]
+        if self._padded:
             cv2.mixChannels(planes, [self._points], [0, 0, 1, 1, 2, 2, 3, 4])
         else:
-            cv2.merge([self._x, self._y, self._z, self._padding], dst=self._points)
+            cv2.merge(planes, dst=self._points)
         return self._whole() if self._organized else self._only_finite()
 
     def _make_buffers(self, height: int, width: int) -> None:
@@ -178,7 +190,8 @@ class CloudPacker:
 
     def _cloud(self, width: int, height: int, *, is_dense: bool) -> PackedCloud:
         """Describe the points in the data buffer."""
-        fields = XYZRGB_FIELDS if self._color else XYZ_FIELDS
+        colored = PADDED_XYZRGB_FIELDS if self._padded else XYZRGB_FIELDS
+        fields = colored if self._color else XYZ_FIELDS
         return PackedCloud(self._data, width, height, self._step_bytes, fields, is_dense)
 
 

@@ -54,8 +54,8 @@ class InputSpec:
     graph: str
     """Name of the ONNX file of this size."""
     golden: str
-    """Name of the safetensors file with an 'image' (1, 3, H, W), already normalised, and the
-    'output' (H, W) that the trained network gives for it."""
+    """Name of the safetensors file with an 'image', (H, W, 3) uint8 RGB, and the 'output', (H, W)
+    float32, that the trained network gives for it."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ def write(
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', suffix='.tmp', dir=folder.parent))
     try:
         fill(temporary)
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # some libraries write for their own user alone
         records = _records(temporary)
         _write_card(temporary, replace(card, files=records))
         if inspect is not None:

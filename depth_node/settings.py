@@ -170,8 +170,11 @@ class PointsSettings:
         'Keep the rows and columns of the image, with NaN where depth is unknown (true), or '
         'publish valid points only (false).',
     )
-    color: bool = _parameter(
-        True, 'Give each point the colour of its pixel (32 bytes a point instead of 16).'
+    color: bool = _parameter(True, 'Give each point the colour of its pixel.')
+    padded: bool = _parameter(
+        False,
+        'Give a coloured point 32 bytes, with rgb at byte 16 as PCL and depth_image_proc lay it '
+        'out, instead of 16 bytes with rgb at byte 12.',
     )
     stride: int = _parameter(1, 'Take every n-th row and column, pixels.', low=1, high=64)
 

@@ -15,14 +15,9 @@ CAMERA = CameraModel(67, 41, 52.0, 50.5, 31.25, 22.75)
 XYZ = np.dtype(
     {'names': ['x', 'y', 'z'], 'formats': ['<f4'] * 3, 'offsets': [0, 4, 8], 'itemsize': 16}
 )
-XYZRGB = np.dtype(
-    {
-        'names': ['x', 'y', 'z', 'rgb'],
-        'formats': ['<f4', '<f4', '<f4', '<u4'],
-        'offsets': [0, 4, 8, 16],
-        'itemsize': 32,
-    }
-)
+_NAMED = {'names': ['x', 'y', 'z', 'rgb'], 'formats': ['<f4', '<f4', '<f4', '<u4']}
+XYZRGB = np.dtype({**_NAMED, 'offsets': [0, 4, 8, 12], 'itemsize': 16})
+PADDED = np.dtype({**_NAMED, 'offsets': [0, 4, 8, 16], 'itemsize': 32})
 
 
 def scene(seed=3, holes=True):
@@ -50,7 +45,8 @@ def reference(depth_m, stride):
 
 def read(cloud):
     """Read a cloud as sensor_msgs_py does: a structured array over the bytes."""
-    dtype = XYZRGB if any(field.name == 'rgb' for field in cloud.fields) else XYZ
+    colored = PADDED if cloud.point_step == 32 else XYZRGB
+    dtype = colored if any(field.name == 'rgb' for field in cloud.fields) else XYZ
     assert cloud.point_step == dtype.itemsize
     for field in cloud.fields:
         assert dtype.fields[field.name][1] == field.offset
@@ -69,10 +65,13 @@ def packed(rgb):
 
 
 @pytest.mark.parametrize('stride', [1, 2, 3, 5])
-@pytest.mark.parametrize('color', [False, True])
-def test_organized_points_are_exact_and_keep_their_pixels(color, stride):
+@pytest.mark.parametrize(
+    ('color', 'padded', 'step'), [(False, True, 16), (True, False, 16), (True, True, 32)]
+)
+def test_organized_points_are_exact_and_keep_their_pixels(color, padded, step, stride):
     depth_m, rgb = scene()
-    packer = CloudPacker(CAMERA, organized=True, color=color, stride=stride)
+    packer = CloudPacker(CAMERA, organized=True, color=color, stride=stride, padded=padded)
+    assert packer.pack(depth_m, rgb).point_step == step
     cloud = packer.pack(depth_m, rgb)
     wanted = reference(depth_m, stride)
     points = read(cloud)
@@ -105,8 +104,11 @@ def test_color_bytes_are_blue_green_red_zero_and_never_nan():
     depth_m, rgb = scene(holes=False)
     rgb[0, 0] = (255, 128, 3)
     cloud = CloudPacker(CAMERA, organized=True, color=True, stride=1).pack(depth_m, rgb)
-    assert bytes(cloud.data[16:20]) == bytes((3, 128, 255, 0))
-    floats = np.frombuffer(cloud.data, np.float32).reshape(-1, 8)
+    assert bytes(cloud.data[12:16]) == bytes((3, 128, 255, 0))
+    assert np.isfinite(np.frombuffer(cloud.data, np.float32)).all()
+    padded = CloudPacker(CAMERA, organized=True, color=True, stride=1, padded=True)
+    floats = np.frombuffer(padded.pack(depth_m, rgb).data, np.float32).reshape(-1, 8)
+    assert bytes(floats[0, 4:5]) == bytes((3, 128, 255, 0))
     assert np.isfinite(floats).all()
     assert not floats[:, [3, 5, 6, 7]].any()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,15 @@ def read_golden(folder: ModelFolder, size: InputSpec) -> Golden:
     path = folder.file(size.golden)
     arrays = _read_arrays(folder, size)
     wanted = {
-        'image': (1, 3, size.height, size.width),
-        'output': (size.height, size.width),
+        'image': ((size.height, size.width, 3), 'uint8'),
+        'output': ((size.height, size.width), 'float32'),
     }
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != wanted or any(array.dtype != np.float32 for array in arrays.values()):
-        raise ModelError(str(path), quoted(found), f'float32 arrays {wanted}')
-    if not all(bool(np.isfinite(array).all()) for array in arrays.values()):
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    if found != wanted:
+        raise ModelError(str(path), quoted(found), f'arrays {wanted}')
+    if not np.isfinite(arrays['output']).all():
         raise ModelError(str(path), 'values that are not finite', 'finite values')
-    golden = Golden(arrays['image'], arrays['output'])
+    golden = Golden(_normalized(arrays['image'], folder), arrays['output'])
     if contrast_of(golden.output) < SMALLEST_CONTRAST:
         raise ModelError(
             str(path),
@@ -69,6 +70,14 @@ def read_golden(folder: ModelFolder, size: InputSpec) -> Golden:
             'the output of a trained network',
         )
     return golden
+
+
+def _normalized(image: NDArray[Any], folder: ModelFolder) -> NDArray[np.float32]:
+    """Return (H, W, 3) RGB bytes as (1, 3, H, W), normalised as the card says."""
+    mean = np.array(folder.card.mean, np.float32)
+    std = np.array(folder.card.std, np.float32)
+    normalized = (image.astype(np.float32) / np.float32(255.0) - mean) / std
+    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[np.newaxis])
 
 
 def contrast_of(output: NDArray[np.float32]) -> float:
@@ -109,7 +118,7 @@ def check_parity(engine: Engine, golden: Golden, storage: str) -> None:
     engine.info = replace(engine.info, parity_error=error)
 
 
-def _read_arrays(folder: ModelFolder, size: InputSpec) -> dict[str, NDArray[np.float32]]:
+def _read_arrays(folder: ModelFolder, size: InputSpec) -> dict[str, NDArray[Any]]:
     """Read a safetensors file with numpy alone."""
     try:
         import safetensors
@@ -120,7 +129,7 @@ def _read_arrays(folder: ModelFolder, size: InputSpec) -> dict[str, NDArray[np.f
         ) from error
     path = folder.file(size.golden)
     try:
-        arrays: dict[str, NDArray[np.float32]] = safetensors.numpy.load(path.read_bytes())
+        arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(path.read_bytes())
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ModelError(
             str(path), f'no safetensors file ({quoted(str(error))})', "'image' and 'output'"

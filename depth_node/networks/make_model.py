@@ -80,10 +80,10 @@ def make_model(
     return model_folder.write(out, full_card, fill, inspect=_with_parity, overwrite=overwrite)
 
 
-def golden_image(height: int, width: int) -> NDArray[np.float32]:
+def golden_image(height: int, width: int) -> NDArray[np.uint8]:
     """Return the same smooth picture at any size: waves whose amplitude falls with frequency.
 
-    :returns: (1, 3, H, W) float32 RGB in [0, 1].
+    :returns: (H, W, 3) RGB.
     """
     draw = np.random.Generator(np.random.PCG64(20))
     v, u = np.mgrid[0:height, 0:width] / height
@@ -97,7 +97,8 @@ def golden_image(height: int, width: int) -> NDArray[np.float32]:
         color = 1 + 0.4 * draw.standard_normal(3)
         picture += color[:, None, None] * wave / frequency
     low, high = picture.min(), picture.max()
-    return ((picture - low) / (high - low))[None].astype(np.float32)
+    levels = np.rint(255.0 * (picture - low) / (high - low)).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def _input(height: int, width: int) -> InputSpec:
@@ -118,10 +119,10 @@ def _check_normalization(card: ModelCard) -> None:
 
 
 def _save_golden(network: nn.Module, card: ModelCard, size: InputSpec, path: Path) -> None:
-    """Write the picture, normalised, and what the trained network makes of it."""
+    """Write a picture and what the trained network makes of it."""
     picture = golden_image(size.height, size.width)
     with torch.inference_mode():
-        outputs = network(torch.from_numpy(picture))
+        outputs = network(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255.0)
     full_size = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
     output: NDArray[np.float32] = full_size[0, 0].contiguous().numpy()
     if not np.isfinite(output).all() or contrast_of(output) < SMALLEST_CONTRAST:
@@ -130,10 +131,7 @@ def _save_golden(network: nn.Module, card: ModelCard, size: InputSpec, path: Pat
             'an output that is not finite or nearly the same everywhere',
             'the output of a trained network',
         )
-    mean = np.array(card.mean, np.float32).reshape(1, 3, 1, 1)
-    std = np.array(card.std, np.float32).reshape(1, 3, 1, 1)
-    image = np.ascontiguousarray((picture - mean) / std)
-    save_file({'image': image, 'output': output}, path)
+    save_file({'image': picture, 'output': output}, path)
 
 
 def _with_parity(folder: ModelFolder) -> ModelCard:

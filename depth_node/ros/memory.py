@@ -3,7 +3,8 @@
 A coloured 640x480 cloud is 10 MB.  By default glibc maps such a buffer afresh for every message,
 and the kernel clears each page when it is first touched: 18 to 20 ms a cloud where keeping the
 pages takes 5 (measured on two cores of an EPYC server).  The price is that the memory of the
-process stays at its peak.
+process stays at its peak.  One arena for all threads keeps that peak low: else every thread that
+ever built a message keeps buffers of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _LIMITS = (
     (-3, 'MALLOC_MMAP_THRESHOLD_', 32 << 20),
     (-1, 'MALLOC_TRIM_THRESHOLD_', 2_000_000_000),
     (-2, 'MALLOC_TOP_PAD_', 64 << 20),
+    (-8, 'MALLOC_ARENA_MAX', 1),
 )
 
 

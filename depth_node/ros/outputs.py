@@ -67,7 +67,11 @@ class Outputs:
         """Return the packer of this camera, whose tables and buffers are kept."""
         if self._packer is None or self._packer[:2] != (camera, points):
             packer = CloudPacker(
-                camera, organized=points.organized, color=points.color, stride=points.stride
+                camera,
+                organized=points.organized,
+                color=points.color,
+                stride=points.stride,
+                padded=points.padded,
             )
             self._packer = (camera, points, packer)
         return self._packer[2]

@@ -60,7 +60,7 @@ def _rewriting(options: argparse.Namespace) -> None:
     width, height = (int(part) for part in options.size.split('x'))
     rows = []
     for variant in options.variants:
-        with tqdm(total=options.rounds, desc=f'rewriting {variant}', leave=False) as bar:
+        with tqdm(total=options.rounds, desc=variant, leave=False, disable=None) as bar:
 
             def progress(done: int, _: int, bar: tqdm = bar) -> None:
                 bar.update(done - bar.n)

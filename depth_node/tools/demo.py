@@ -93,7 +93,7 @@ def _own_recording() -> Path:
     path = files.cache_folder('demo') / f'room-{world.VERSION}'
     if path.exists():
         return path
-    with tqdm(desc='rendering a room, once', unit='frame', leave=False) as bar:
+    with tqdm(desc='rendering a room, once', unit='frame', leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

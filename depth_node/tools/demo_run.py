@@ -114,7 +114,7 @@ def _watch(
     limit_s = time.monotonic() + run.patience_s
     first: Usage | None = None
     last: Usage | None = None
-    with tqdm(total=expected, unit='depth', desc='depth images', leave=False) as bar:
+    with tqdm(total=expected, unit='depth', desc='depth images', leave=False, disable=None) as bar:
 
         def look() -> None:
             nonlocal first, last

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _record(options: argparse.Namespace) -> str:
     settings = _settings(options)
     began = time.monotonic()
-    with tqdm(total=round(settings.seconds * settings.rate_hz), unit='frame') as bar:
+    with tqdm(total=round(settings.seconds * settings.rate_hz), unit='frame', disable=None) as bar:
         recording.write(
             options.out,
             settings,
