@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node import camera
-from depth_node import fitting
 from depth_node import model_folder
-from depth_node import model_store
 from depth_node.engines import Engine
 from depth_node.engines import EngineInfo
 from depth_node.engines import selection
@@ -28,7 +26,7 @@ from depth_node.errors import ModelError
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
-from depth_node.model_card import ModelCard
+from depth_node.model_folder import ModelCard
 from depth_node.settings import DepthSettings
 from depth_node.settings import Settings
 
@@ -41,7 +39,7 @@ _LARGEST_SHARE_OF_UNKNOWN = 0.5
 class _Plan:
     """What stays the same for all frames of one camera."""
 
-    fit: fitting.Fit
+    fit: camera.Fit
     """Which part of the image goes to which network size."""
     resize_filter: int
     """OpenCV interpolation from image to network."""
@@ -85,7 +83,7 @@ class Pipeline:
         :raises ModelError: when there is no such model or its files are damaged.
         :raises EngineError: when no engine works.
         """
-        return cls(model_folder.read(model_store.find(settings.model.name)), settings)
+        return cls(model_folder.read(model_folder.find(settings.model.name)), settings)
 
     @property
     def engine_info(self) -> EngineInfo:
@@ -168,7 +166,7 @@ class Pipeline:
         plan = self._plans.get(model)
         if plan is None:
             sizes = [(size.height, size.width) for size in self.card.inputs]
-            fit = fitting.fit(model, sizes, self.card.fit)
+            fit = camera.fit(model, sizes, self.card.fit)
             focal = self.card.focal_px
             shrinks = fit.camera.width <= fit.width and fit.camera.height <= fit.height
             plan = _Plan(
@@ -267,7 +265,7 @@ def _invert_in_place(
 def _forget_unseen(
     depth_m: NDArray[np.float32],
     seen: NDArray[np.bool_],
-    fit: fitting.Fit,
+    fit: camera.Fit,
     settings: DepthSettings,
 ) -> None:
     """Make NaN of pixels that rectification filled with black.
@@ -281,12 +279,12 @@ def _forget_unseen(
     np.copyto(depth_m, np.nan, where=~seen)
 
 
-def _rows(fit: fitting.Fit) -> slice:
+def _rows(fit: camera.Fit) -> slice:
     """Return the rows of the image that the network sees."""
     return slice(fit.top, fit.top + fit.height)
 
 
-def _columns(fit: fitting.Fit) -> slice:
+def _columns(fit: camera.Fit) -> slice:
     """Return the columns of the image that the network sees."""
     return slice(fit.left, fit.left + fit.width)
 

@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 from launch_ros.actions import PushRosNamespace
 
 from depth_node.ros.transport_profile import profile_variables
-from depth_node.ros.transport_profile import shared_file
+from depth_node.share import shared_file
 from launch import LaunchDescription
 
 # name, default, description; an empty default leaves the choice to params_file.

@@ -15,8 +15,8 @@ from depth_node.engines import EngineInfo
 from depth_node.errors import EngineError
 from depth_node.errors import ModelError
 from depth_node.frames import DepthFrame
-from depth_node.model_card import ModelCard
-from depth_node.model_card import OutputSpec
+from depth_node.model_folder.card import ModelCard
+from depth_node.model_folder.card import OutputSpec
 
 
 class ScriptedPipeline:

@@ -20,11 +20,20 @@ pytest.importorskip('rosbags')
 from standin_node import FACTOR
 from standin_node import truth
 
+from depth_node.demo import processes
+from depth_node.demo import report as demo_report
+from depth_node.demo import run as demo_run
+from depth_node.demo.processes import Child
+from depth_node.demo.truth import Exhibit
+from depth_node.demo.truth import Played
+from depth_node.demo.truth import Source
+from depth_node.demo.truth import judge
+from depth_node.demo.truth import read_log
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.frames import CameraFields
-from depth_node.recording_writer import RecordingWriter
+from depth_node.recording.writer import RecordingWriter
 from depth_node.ros import player
 from depth_node.ros.collector import Arrival
 from depth_node.ros.collector import Cloud
@@ -33,15 +42,6 @@ from depth_node.ros.collector import rate_hz
 from depth_node.ros.footage import camera_of_view
 from depth_node.ros.footage import filmed_shots
 from depth_node.tools import demo
-from depth_node.tools import demo_report
-from depth_node.tools import demo_run
-from depth_node.tools import processes
-from depth_node.tools.demo_truth import Exhibit
-from depth_node.tools.demo_truth import Played
-from depth_node.tools.demo_truth import Source
-from depth_node.tools.demo_truth import judge
-from depth_node.tools.demo_truth import read_log
-from depth_node.tools.processes import Child
 
 STAND_IN = str(Path(__file__).with_name('standin_node.py'))
 WIDTH, HEIGHT, COUNT, RATE_HZ = 64, 48, 24, 20.0
@@ -200,7 +200,7 @@ def test_results_of_an_earlier_run_do_not_survive_a_failure(recording, tmp_path)
 
 PROGRAM = """
 import sys, pathlib
-from depth_node.tools import demo_run
+from depth_node.demo import run as demo_run
 demo_run.NODE = (sys.executable, {stand_in!r}, 'silent')
 from depth_node.tools.demo import main
 sys.exit(main(['--recording', {recording!r}, '--out', {out!r}, '--rate', '0.2']))

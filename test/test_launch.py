@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from depth_node import share
 from depth_node.ros import parameter_file
 from depth_node.ros import transport_profile
 from depth_node.settings import Settings
@@ -106,19 +107,19 @@ def test_use_profile_keeps_what_was_there():
 
 
 def test_shared_files_are_found_beside_an_installed_package(tmp_path, monkeypatch):
-    package = tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'depth_node' / 'ros'
+    package = tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'depth_node'
     package.mkdir(parents=True)
-    share = tmp_path / 'share' / 'depth_node' / 'config'
-    share.mkdir(parents=True)
-    (share / 'depth_node.yaml').write_text('x')
-    monkeypatch.setattr(transport_profile, '__file__', str(package / 'transport_profile.py'))
-    found = transport_profile.shared_file('config', 'depth_node.yaml')
-    assert found == share / 'depth_node.yaml'
+    config = tmp_path / 'share' / 'depth_node' / 'config'
+    config.mkdir(parents=True)
+    (config / 'depth_node.yaml').write_text('x')
+    monkeypatch.setattr(share, '__file__', str(package / 'share.py'))
+    found = share.shared_file('config', 'depth_node.yaml')
+    assert found == config / 'depth_node.yaml'
 
 
 def test_a_shared_file_that_is_missing_is_named_with_the_places():
     with pytest.raises(FileNotFoundError, match=r'config/nothing.yaml.*share/depth_node'):
-        transport_profile.shared_file('config', 'nothing.yaml')
+        share.shared_file('config', 'nothing.yaml')
 
 
 # ---- RViz

@@ -19,8 +19,8 @@ from depth_node.camera import ray_slopes
 from depth_node.camera import resized
 from depth_node.camera import undistorted_slopes
 from depth_node.camera import view_of
+from depth_node.camera.lens import lens_of
 from depth_node.errors import CameraRejected
-from depth_node.lens import lens_of
 
 
 def independent_projection(slopes, fields):

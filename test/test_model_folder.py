@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from depth_node import card_yaml
 from depth_node import model_folder
 from depth_node.errors import ModelError
-from depth_node.model_card import card_from_yaml
-from depth_node.model_card import card_to_yaml
 from depth_node.model_folder import CARD_NAME
 from depth_node.model_folder import WEIGHTS_NAME
 from depth_node.model_folder import FileRecord
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder import OutputSpec
+from depth_node.model_folder import card_yaml
+from depth_node.model_folder.card import card_from_yaml
+from depth_node.model_folder.card import card_to_yaml
 
 GRAPH = 'graph_96x64.onnx'
 GOLDEN = 'golden_96x64.safetensors'

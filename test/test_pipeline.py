@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from depth_node import camera
-from depth_node import fitting
+from depth_node.camera import fitting
 from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.errors import EngineError
@@ -19,10 +19,10 @@ from depth_node.errors import ModelError
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
-from depth_node.model_card import InputSpec
-from depth_node.model_card import ModelCard
-from depth_node.model_card import OutputSpec
 from depth_node.model_folder import ModelFolder
+from depth_node.model_folder.card import InputSpec
+from depth_node.model_folder.card import ModelCard
+from depth_node.model_folder.card import OutputSpec
 from depth_node.pipeline import Pipeline
 from depth_node.settings import settings_from
 

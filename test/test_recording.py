@@ -17,12 +17,12 @@ from depth_node.image_codec import decode_compressed_depth
 from depth_node.image_codec import decode_depth
 from depth_node.image_codec import decode_raw
 from depth_node.recording import open_recording
-from depth_node.recording_messages import LaserScanFields
-from depth_node.recording_messages import OdometryFields
-from depth_node.recording_messages import TransformsFields
-from depth_node.recording_messages import quaternion_of
-from depth_node.recording_messages import rotation_of
-from depth_node.recording_writer import RecordingWriter
+from depth_node.recording.messages import LaserScanFields
+from depth_node.recording.messages import OdometryFields
+from depth_node.recording.messages import TransformsFields
+from depth_node.recording.messages import quaternion_of
+from depth_node.recording.messages import rotation_of
+from depth_node.recording.writer import RecordingWriter
 
 pytest.importorskip('rosbags')
 

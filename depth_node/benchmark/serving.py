@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depth_node import files
+from depth_node.demo import run as demo_run
+from depth_node.demo.truth import Source
 from depth_node.errors import EngineError
-from depth_node.tools import demo_run
-from depth_node.tools.demo_truth import Source
 from depth_node.world import recording as world
 
 PROTOCOL = (

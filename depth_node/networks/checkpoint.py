@@ -20,7 +20,7 @@ from torch import nn
 from depth_node.errors import MissingPackage
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
-from depth_node.model_files import check_regular
+from depth_node.model_folder.integrity import check_regular
 from depth_node.networks.registry import NetworkSpec
 
 _LARGEST_BYTES = 4 << 30

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from depth_node.model_card import ModelCard
-from depth_node.model_card import OutputSpec
 from depth_node.model_folder import ModelFolder
+from depth_node.model_folder.card import ModelCard
+from depth_node.model_folder.card import OutputSpec
 from depth_node.networks import registry
 from depth_node.networks.make_model import make_model
 from depth_node.pretraining.trainer import Progress

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depth_node import camera
-from depth_node import fitting
 from depth_node import image_codec
+from depth_node.camera import fitting
 from depth_node.errors import RecordingError
 from depth_node.evaluation import Evaluation
 from depth_node.frames import CameraFields

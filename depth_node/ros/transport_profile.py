@@ -7,36 +7,17 @@ of images or clouds has to be given the profile before it joins DDS.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from pathlib import Path
+
+from depth_node.share import shared_file
 
 PROFILE_NAME = 'fastdds_large_messages.xml'
 # Fast DDS 2 (Humble, Jazzy) reads the first, Fast DDS 3 (Kilted and later) the second.
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 _SET_BY_USER = (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')
 _FILES_OF_USER = ('DEFAULT_FASTRTPS_PROFILES.xml', 'DEFAULT_FASTDDS_PROFILES.xml')
-_PACKAGE = 'depth_node'
-
-
-def shared_file(*parts: str) -> Path:
-    """Return a file that is installed to ``share/depth_node``.
-
-    It is looked for beside a source checkout, then under the prefix of the installed package
-    (ament workspace or virtual environment), then where the ament index says.
-
-    :param parts: folders and name below ``share/depth_node``, e.g. 'config', 'depth_node.yaml'.
-    :raises FileNotFoundError: when there is no such file; the text lists the places.
-    """
-    tried = []
-    for folder in _share_folders():
-        path = folder.joinpath(*parts)
-        if path.is_file():
-            return path
-        tried.append(str(folder))
-    raise FileNotFoundError(f'no file {"/".join(parts)} in any of: {", ".join(tried)}')
 
 
 def profile_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -59,28 +40,3 @@ def profile_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def use_profile(environment: MutableMapping[str, str]) -> None:
     """Extend ``environment`` (os.environ); to be called before the first rclpy.init."""
     environment.update(profile_variables(environment))
-
-
-def _share_folders() -> Iterator[Path]:
-    """Yield folders in which the package's shared files may lie, the likeliest first."""
-    here = Path(__file__)
-    for file in (here, here.resolve()):
-        checkout = file.parents[2]
-        if (checkout / 'package.xml').is_file() or (checkout / 'pyproject.toml').is_file():
-            yield checkout
-        for prefix in file.parents:
-            yield prefix / 'share' / _PACKAGE
-    yield Path(sys.prefix) / 'share' / _PACKAGE
-    yield from _ament_share()
-
-
-def _ament_share() -> Iterator[Path]:
-    """Yield what the ament index knows, where there is one."""
-    try:
-        from ament_index_python.packages import get_package_share_directory
-    except ImportError:
-        return
-    try:
-        yield Path(get_package_share_directory(_PACKAGE))
-    except (LookupError, OSError):  # OSError: no AMENT_PREFIX_PATH
-        return

@@ -57,9 +57,9 @@ def _demonstrated(options: argparse.Namespace) -> str:
                 f'option --{name.replace("_", "-")}', f'{getattr(options, name)}', 'more than 0'
             )
     try:
-        from depth_node.tools import demo_report
-        from depth_node.tools import demo_run
-        from depth_node.tools.demo_truth import Source
+        from depth_node.demo import report as demo_report
+        from depth_node.demo import run as demo_run
+        from depth_node.demo.truth import Source
     except ModuleNotFoundError as error:
         raise MissingPackage(
             error.name or 'rclpy', 'the demo', 'source /opt/ros/jazzy/setup.bash'
@@ -84,6 +84,7 @@ def _demonstrated(options: argparse.Namespace) -> str:
         domain=options.domain or 1 + secrets.randbelow(_LARGEST_DOMAIN),
         patience_s=options.patience_s,
     )
+    print(f'domain {run.domain}; to watch: ROS_DOMAIN_ID={run.domain} rviz2')
     figures = demo_run.demonstrate(run)
     return f'{demo_report.table(figures)}\n\nresults: {options.out}'
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from depth_node import model_folder
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
-from depth_node.model_card import FITS
-from depth_node.model_card import STORAGES
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder import OutputSpec
+from depth_node.model_folder.card import FITS
+from depth_node.model_folder.card import STORAGES
 
 _HEADINGS = ('NAME', 'NETWORK', 'SIZES', 'METRIC', 'LICENCE OF WEIGHTS')
 _WIDEST_CELL = 48

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.recording_messages import LaserScanFields
+from depth_node.recording.messages import LaserScanFields
 from depth_node.world.builder import turned
 from depth_node.world.scene import Scene
 from depth_node.world.solids import Floats

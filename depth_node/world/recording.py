@@ -30,7 +30,7 @@ from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.frames import CameraFields
-from depth_node.recording_writer import RecordingWriter
+from depth_node.recording.writer import RecordingWriter
 from depth_node.world import laser
 from depth_node.world import paths
 from depth_node.world import scenes

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from depth_node.errors import ImageRejected
 from depth_node.errors import quoted
 from depth_node.frames import CompressedImage
-from depth_node.image_layout import ENCODINGS
-from depth_node.image_layout import IMAGE_COMPRESSED
-from depth_node.image_layout import IMAGE_ENCODING
-from depth_node.image_layout import IMAGE_TOO_LARGE
-from depth_node.image_layout import MAX_PIXELS
-from depth_node.image_layout import check_size
-from depth_node.image_layout import check_subsampling
+from depth_node.image_codec.layout import ENCODINGS
+from depth_node.image_codec.layout import IMAGE_COMPRESSED
+from depth_node.image_codec.layout import IMAGE_ENCODING
+from depth_node.image_codec.layout import IMAGE_TOO_LARGE
+from depth_node.image_codec.layout import MAX_PIXELS
+from depth_node.image_codec.layout import check_size
+from depth_node.image_codec.layout import check_subsampling
 
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 JPEG_MAGIC = b'\xff\xd8\xff'

@@ -14,20 +14,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from depth_node.demo import report as demo_report
+from depth_node.demo.processes import Child
+from depth_node.demo.processes import Usage
+from depth_node.demo.report import Figures
+from depth_node.demo.truth import Source
+from depth_node.demo.truth import judge
+from depth_node.demo.truth import picture_count
+from depth_node.demo.truth import read_log
 from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.ros import collector as outputs
 from depth_node.ros.collector import Collector
 from depth_node.ros.collector import Status
 from depth_node.ros.transport_profile import profile_variables
-from depth_node.tools import demo_report
-from depth_node.tools.demo_report import Figures
-from depth_node.tools.demo_truth import Source
-from depth_node.tools.demo_truth import judge
-from depth_node.tools.demo_truth import picture_count
-from depth_node.tools.demo_truth import read_log
-from depth_node.tools.processes import Child
-from depth_node.tools.processes import Usage
 
 _KEPT_DEPTHS = 60
 _POLL_S = 0.1
@@ -90,7 +90,6 @@ def demonstrate(run: Run) -> Figures:
     environment = _environment(run.domain)
     # The collector joins DDS in this process and has to find the same variables.
     os.environ.update(environment)
-    print(f'domain {run.domain}; to watch: ROS_DOMAIN_ID={run.domain} rviz2')
     keep_every = max(1, math.ceil((expected or 1_000) / _KEPT_DEPTHS))
     with ExitStack() as stack:
         collector = stack.enter_context(Collector(keep_every))

@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from dataclasses import field
 
-from depth_node import card_yaml
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
+from depth_node.model_folder import card_yaml
 
 CARD_NAME = 'card.yaml'
 WEIGHTS_NAME = 'weights.safetensors'

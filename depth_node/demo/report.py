@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.demo.truth import Exhibit
 from depth_node.evaluation import Report
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
 from depth_node.health import Percentiles
 from depth_node.ros.collector import Cloud
-from depth_node.tools.demo_truth import Exhibit
 
 _PANEL_WIDTH_PX = 480
 _LEGEND_HEIGHT_PX = 56

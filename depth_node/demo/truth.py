@@ -27,7 +27,7 @@ from depth_node.recording import CameraTopics
 from depth_node.recording import Recording
 from depth_node.recording import Topic
 from depth_node.recording import open_recording
-from depth_node.recording_messages import Content
+from depth_node.recording.messages import Content
 from depth_node.ros.footage import Shot
 from depth_node.ros.footage import as_raw
 from depth_node.ros.footage import filmed_shots

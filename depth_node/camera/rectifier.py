@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.camera.lens import lens_of
 from depth_node.errors import CameraRejected
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraModel
-from depth_node.lens import lens_of
 
 _ROUNDED_PX = 1.0 / 64.0  # cv2 rounds sources to 1/32 pixel
 

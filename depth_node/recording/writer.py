@@ -21,8 +21,8 @@ from depth_node.errors import quoted
 from depth_node.frames import CameraFields
 from depth_node.image_codec import encode_compressed_depth
 from depth_node.image_codec import encode_jpeg
-from depth_node.recording_factory import MessageFactory
-from depth_node.recording_messages import LaserScanFields
+from depth_node.recording.factory import MessageFactory
+from depth_node.recording.messages import LaserScanFields
 
 __all__ = ['LaserScanFields', 'RecordingWriter']
 

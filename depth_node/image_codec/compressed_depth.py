@@ -15,18 +15,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.compressed_codec import PNG_MAGIC
-from depth_node.compressed_codec import decode_file
-from depth_node.compressed_codec import encode_file
-from depth_node.compressed_codec import read_header
-from depth_node.compressed_codec import source_encoding
 from depth_node.errors import ImageRejected
 from depth_node.errors import quoted
 from depth_node.frames import CompressedImage
-from depth_node.image_layout import IMAGE_COMPRESSED
-from depth_node.image_layout import IMAGE_ENCODING
-from depth_node.image_layout import MAX_PIXELS
-from depth_node.image_layout import check_size
+from depth_node.image_codec.compressed import PNG_MAGIC
+from depth_node.image_codec.compressed import decode_file
+from depth_node.image_codec.compressed import encode_file
+from depth_node.image_codec.compressed import read_header
+from depth_node.image_codec.compressed import source_encoding
+from depth_node.image_codec.layout import IMAGE_COMPRESSED
+from depth_node.image_codec.layout import IMAGE_ENCODING
+from depth_node.image_codec.layout import MAX_PIXELS
+from depth_node.image_codec.layout import check_size
 
 FORMAT_16UC1_PNG = '16UC1; compressedDepth png'
 """``format`` of what :func:`encode_compressed_depth` writes."""

@@ -24,39 +24,17 @@ from depth_node.errors import ModelError
 from depth_node.errors import quoted
 from depth_node.files import sha256_of
 from depth_node.files import write_text_atomically
-from depth_node.model_card import CARD_FORMAT
-from depth_node.model_card import CARD_NAME
-from depth_node.model_card import LARGEST_CARD_BYTES
-from depth_node.model_card import WEIGHTS_NAME
-from depth_node.model_card import FileRecord
-from depth_node.model_card import InputSpec
-from depth_node.model_card import ModelCard
-from depth_node.model_card import OutputSpec
-from depth_node.model_card import card_from_yaml
-from depth_node.model_card import card_to_yaml
-from depth_node.model_card import check_card
-from depth_node.model_card import check_files
-from depth_node.model_card import is_plain_name
-from depth_node.model_files import check_recorded
-from depth_node.model_files import check_regular
-from depth_node.model_store import find
-from depth_node.model_store import installed
-
-__all__ = [
-    'CARD_FORMAT',
-    'CARD_NAME',
-    'WEIGHTS_NAME',
-    'FileRecord',
-    'InputSpec',
-    'ModelCard',
-    'ModelFolder',
-    'OutputSpec',
-    'find',
-    'installed',
-    'read',
-    'read_card',
-    'write',
-]
+from depth_node.model_folder.card import CARD_NAME
+from depth_node.model_folder.card import LARGEST_CARD_BYTES
+from depth_node.model_folder.card import FileRecord
+from depth_node.model_folder.card import ModelCard
+from depth_node.model_folder.card import card_from_yaml
+from depth_node.model_folder.card import card_to_yaml
+from depth_node.model_folder.card import check_card
+from depth_node.model_folder.card import check_files
+from depth_node.model_folder.card import is_plain_name
+from depth_node.model_folder.integrity import check_recorded
+from depth_node.model_folder.integrity import check_regular
 
 _ORPHAN_AGE_S = 3600.0
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.frames import CameraFields
-from depth_node.recording_messages import LaserScanFields
-from depth_node.recording_messages import quaternion_of
+from depth_node.recording.messages import LaserScanFields
+from depth_node.recording.messages import quaternion_of
 
 Pose = NDArray[np.float64]
 

@@ -1,9 +1,4 @@
-"""The door for pixels: message fields and bytes become RGB or metres, or are refused.
-
-This and the rooms behind it are the only code that believes ``step``, ``encoding``,
-``is_bigendian`` and the headers of compressed images; each is checked first, and what does not fit
-raises :class:`depth_node.errors.ImageRejected` with one of :data:`IMAGE_REASONS`.
-"""
+"""Raw images: message fields and bytes become RGB or metres, or are refused."""
 
 from __future__ import annotations
 
@@ -11,48 +6,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.compressed_codec import decode_compressed
-from depth_node.compressed_codec import encode_jpeg
-from depth_node.compressed_codec import encode_png
-from depth_node.compressed_depth import decode_compressed_depth
-from depth_node.compressed_depth import encode_compressed_depth
-from depth_node.compressed_depth import meters_of_millimeters
 from depth_node.errors import ImageRejected
 from depth_node.errors import quoted
 from depth_node.frames import RawImage
-from depth_node.image_layout import IMAGE_COMPRESSED
-from depth_node.image_layout import IMAGE_DATA_LENGTH
-from depth_node.image_layout import IMAGE_ENCODING
-from depth_node.image_layout import IMAGE_ENDIANNESS
-from depth_node.image_layout import IMAGE_REASONS
-from depth_node.image_layout import IMAGE_SIZE
-from depth_node.image_layout import IMAGE_STEP
-from depth_node.image_layout import IMAGE_TOO_LARGE
-from depth_node.image_layout import MAX_PIXELS
-from depth_node.image_layout import NO_CONVERSION
-from depth_node.image_layout import Encoding
-from depth_node.image_layout import check_raw
-from depth_node.image_layout import luma_rows
-
-__all__ = [
-    'IMAGE_COMPRESSED',
-    'IMAGE_DATA_LENGTH',
-    'IMAGE_ENCODING',
-    'IMAGE_ENDIANNESS',
-    'IMAGE_REASONS',
-    'IMAGE_SIZE',
-    'IMAGE_STEP',
-    'IMAGE_TOO_LARGE',
-    'MAX_PIXELS',
-    'check_raw',
-    'decode_compressed',
-    'decode_compressed_depth',
-    'decode_depth',
-    'decode_raw',
-    'encode_compressed_depth',
-    'encode_jpeg',
-    'encode_png',
-]
+from depth_node.image_codec.compressed_depth import meters_of_millimeters
+from depth_node.image_codec.layout import IMAGE_ENCODING
+from depth_node.image_codec.layout import MAX_PIXELS
+from depth_node.image_codec.layout import NO_CONVERSION
+from depth_node.image_codec.layout import Encoding
+from depth_node.image_codec.layout import check_raw
+from depth_node.image_codec.layout import luma_rows
 
 
 def decode_raw(image: RawImage, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -13,45 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.camera_info import IMAGE_SIZE
-from depth_node.camera_info import PROJECTION
-from depth_node.camera_info import check_fields
-from depth_node.camera_info import check_image_size
-from depth_node.camera_info import check_projection
-from depth_node.camera_info import has_projection
+from depth_node.camera.fitting import cropped
+from depth_node.camera.fitting import resized
+from depth_node.camera.fitting import scaled
+from depth_node.camera.info import IMAGE_SIZE
+from depth_node.camera.info import PROJECTION
+from depth_node.camera.info import check_fields
+from depth_node.camera.info import check_image_size
+from depth_node.camera.info import check_projection
+from depth_node.camera.info import has_projection
+from depth_node.camera.lens import lens_of
+from depth_node.camera.rectifier import Rectifier
+from depth_node.camera.rectifier import rectifier_of
+from depth_node.camera.rectifier import rotation_of
 from depth_node.errors import CameraRejected
-from depth_node.fitting import Fit
-from depth_node.fitting import cropped
-from depth_node.fitting import fit
-from depth_node.fitting import from_horizontal_fov
-from depth_node.fitting import horizontal_fov_rad
-from depth_node.fitting import ray_slopes
-from depth_node.fitting import resized
-from depth_node.fitting import scaled
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraModel
-from depth_node.lens import lens_of
-from depth_node.rectifier import Rectifier
-from depth_node.rectifier import rectifier_of
-from depth_node.rectifier import rotation_of
-
-__all__ = [
-    'CameraView',
-    'Fit',
-    'Rectifier',
-    'check_fields',
-    'cropped',
-    'distort_slopes',
-    'fit',
-    'from_horizontal_fov',
-    'has_distortion',
-    'horizontal_fov_rad',
-    'raw_camera',
-    'ray_slopes',
-    'resized',
-    'undistorted_slopes',
-    'view_of',
-]
 
 _UNCHANGED_PX = 1e-3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from depth_node.errors import ModelError
 from depth_node.files import sha256_of
-from depth_node.model_card import FileRecord
+from depth_node.model_folder.card import FileRecord
 
 _HEAD_BYTES = 512
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
-from depth_node.model_card import CARD_NAME
-from depth_node.model_card import is_plain_name
+from depth_node.model_folder.card import CARD_NAME
+from depth_node.model_folder.card import is_plain_name
+from depth_node.share import share_folders
 
 _VARIABLE = 'DEPTH_NODE_MODELS'
 _LIST_COMMAND = 'python -m depth_node.tools.models list'
@@ -44,9 +44,8 @@ def find(name_or_path: str) -> Path:
 def installed() -> dict[str, Path]:
     """Return the installed model folders by name, unchecked: folders with a plain name and a card.
 
-    Places, the first one wins: the folders of ``DEPTH_NODE_MODELS``, ``models`` of a source
-    checkout, ``share/depth_node/models`` of each prefix of ``AMENT_PREFIX_PATH`` and of the Python
-    environment.
+    Places, the first one wins: the folders of ``DEPTH_NODE_MODELS``, then ``models`` below each of
+    :func:`depth_node.share.share_folders`.
     """
     there: dict[str, Path] = {}
     for place in _places():
@@ -60,10 +59,7 @@ def installed() -> dict[str, Path]:
 def _places() -> list[Path]:
     """List the folders in which models may be installed."""
     given = os.environ.get(_VARIABLE, '').split(os.pathsep)
-    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    checkout = Path(__file__).resolve().parent.parent
     return [
         *(Path(place) for place in given if place),
-        *([checkout / 'models'] if (checkout / 'package.xml').is_file() else []),
-        *(Path(prefix, 'share', 'depth_node', 'models') for prefix in prefixes if prefix),
+        *(folder / 'models' for folder in share_folders()),
     ]

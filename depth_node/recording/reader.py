@@ -19,9 +19,9 @@ from depth_node.errors import RecordingError
 from depth_node.errors import quoted
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.recording_messages import Content
-from depth_node.recording_messages import content_of
-from depth_node.recording_messages import known_types
+from depth_node.recording.messages import Content
+from depth_node.recording.messages import content_of
+from depth_node.recording.messages import known_types
 
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
