@@ -37,7 +37,7 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/train.stamp
 	@touch $@
 
 demo: $(VENV)/run.stamp
-	$(BIN)/python -m depth_node.tools.demo \
+	@$(BIN)/python -m depth_node.tools.demo \
 	  $(if $(BAG),--recording '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
 	  $(if $(HFOV_DEG),--hfov-deg $(HFOV_DEG)) $(DEMO_ARGS)
 
