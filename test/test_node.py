@@ -25,8 +25,6 @@ from sensor_msgs.msg import Image
 from depth_node import health
 from depth_node.ros.parameters import unknown_names
 
-pytest_plugins = ['node_rig']
-
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 

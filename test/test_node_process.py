@@ -20,8 +20,6 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 
-pytest_plugins = ['node_rig']
-
 SCRIPT = Path(__file__).with_name('scripted_pipeline.py')
 
 

@@ -1,0 +1,3 @@
+"""Fixtures that several files share."""
+
+pytest_plugins = ['node_rig']
