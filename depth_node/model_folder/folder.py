@@ -23,6 +23,7 @@ from pathlib import Path
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
 from depth_node.files import sha256_of
+from depth_node.files import sync
 from depth_node.files import write_text_atomically
 from depth_node.model_folder.card import CARD_NAME
 from depth_node.model_folder.card import LARGEST_CARD_BYTES
@@ -200,8 +201,8 @@ def _write_card(folder: Path, card: ModelCard) -> None:
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Give the finished folder its name; an old one steps aside first and back on failure."""
     for entry in temporary.iterdir():
-        _sync(entry)
-    _sync(temporary)
+        sync(entry)
+    sync(temporary)
     if folder.exists():
         aside = Path(f'{temporary}.old')
         os.rename(folder, aside)
@@ -213,13 +214,4 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.rename(temporary, folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder.parent)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch import nn
 
 from depth_node.errors import ModelError
+from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
 from depth_node.pretraining.batches import Batch
@@ -126,6 +127,7 @@ class Trainer:
         :raises ModelError: when the loss is no number ten times in a row.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        sweep_orphans(self._folder)
         write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
         self._resume()
         while self.progress.stage < len(self._plan.stages):

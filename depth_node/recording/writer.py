@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from depth_node.errors import MissingPackage
 from depth_node.errors import RecordingError
 from depth_node.errors import quoted
+from depth_node.files import sync
 from depth_node.frames import CameraFields
 from depth_node.image_codec import encode_compressed_depth
 from depth_node.image_codec import encode_jpeg
@@ -212,10 +212,10 @@ class RecordingWriter:
             writer.close()
             whole = self._scratch / self._path.name
             for path in (*whole.iterdir(), whole):
-                _sync(path)
+                sync(path)
             self._refuse_existing()
             whole.rename(self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         except (OSError, sqlite3.Error) as error:
             raise self._refused(error) from error
 
@@ -260,12 +260,3 @@ def _rosbags() -> tuple[Any, Any, Any]:
         False,
     )
     return rosbag2, get_typestore(Stores.ROS2_JAZZY), latched
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or folder to disk, so that a power cut cannot leave a name without bytes."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
