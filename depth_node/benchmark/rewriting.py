@@ -17,6 +17,7 @@ from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.turns import Contestant
 from depth_node.benchmark.turns import Opened
 from depth_node.benchmark.turns import take_turns
+from depth_node.errors import EngineError
 
 GRAPHS = ('reference', 'rewritten')
 ENGINES = ('torch', 'onnxruntime', 'openvino')
@@ -65,6 +66,8 @@ def measure(
         preparing = context.Process(target=_prepare, args=(variant, height, width, folder))
         preparing.start()
         preparing.join()
+        if preparing.exitcode:
+            raise EngineError('benchmark', 'no exported graphs', 'both graphs of the network')
         contestants = [
             Contestant(f'{engine} {graph}', _OPENERS[engine], (folder, variant, graph))
             for engine in ENGINES
@@ -118,7 +121,7 @@ def _prepare(variant: str, height: int, width: int, folder: str) -> None:
     std = np.asarray(spec.std, np.float32)[None, :, None, None]
     np.save(place / 'reference.npy', image)
     np.save(place / 'rewritten.npy', (image - mean) / std)
-    export_onnx(FullSize(network), height, width, place / 'reference.onnx')
+    export_onnx(FullSize(network).eval(), height, width, place / 'reference.onnx')
     export_onnx(spec.linearize(network, height, width), height, width, place / 'rewritten.onnx')
     with torch.inference_mode():
         exact = network.double()(torch.from_numpy(image).double())[0]
