@@ -35,6 +35,7 @@ from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import survive_illegal_transitions
+from depth_node.ros.memory import give_back_freed_memory
 from depth_node.ros.memory import keep_large_buffers
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.parameters import NodeParameters
@@ -172,6 +173,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._report_timer = self._new_report_timer()
         began_s = time.monotonic()
         self._pipeline = self._open_pipeline(self.settings)
+        give_back_freed_memory()
         self._outputs = Outputs(self)
         self._health.mended()
         facts = diagnostics.pipeline_facts(self._pipeline)
