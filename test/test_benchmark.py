@@ -106,12 +106,3 @@ def test_a_written_result_keeps_the_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', ['node.json', 'rewriting.json'])
 def test_committed_results_keep_the_schema(name: str) -> None:
     assert problems_of(json.loads((RESULTS / name).read_text())) == []
-
-
-def test_the_readme_quotes_the_committed_results() -> None:
-    readme = (RESULTS.parents[1] / 'README.md').read_text()
-    node = json.loads((RESULTS / 'node.json').read_text())['rows'][0]
-    assert f'{node["depth_age_p50_ms"]:.1f} ms' in readme
-    assert f'{node["peak_rss_mib"]:.0f} MiB' in readme
-    for row in json.loads((RESULTS / 'rewriting.json').read_text())['rows']:
-        assert f'{row["time"]["min_ms"]:.1f}' in readme, row

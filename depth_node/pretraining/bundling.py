@@ -19,9 +19,9 @@ from depth_node.pretraining.views import JudgedView
 from depth_node.pretraining.views import judged
 
 _NOTES = (
-    'Trained on procedural scenes alone: good on such scenes, poor on real places, where its '
-    'errors are about those of a constant depth. Take it as a start that runs everywhere and '
-    'whose licence is clean, not as a sensor; look at the figures above before you drive by it.'
+    'Trained on procedural scenes alone: good on such scenes, poor on real places, where one '
+    'constant depth, had it been known, would mostly have done better (see the metrics). Take it '
+    'as a start that runs everywhere and whose licence is clean, not as a sensor to drive by.'
 )
 
 

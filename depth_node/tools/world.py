@@ -110,8 +110,8 @@ def _depth_picture(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     near, far = (math.log(limit) for limit in _SHOWN_M)
     known = np.isfinite(depth_m)
     share = (np.log(np.where(known, depth_m, 1.0)) - near) / (far - near)
-    grey = (255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)
-    picture = cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)
+    level = (255 * np.clip(share, 0, 1)).astype(np.uint8)
+    picture = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
     picture[~known] = 0
     return np.asarray(picture, np.uint8)
 

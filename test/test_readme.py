@@ -1,0 +1,69 @@
+"""The first page: what it claims is what the result files, the card and the code say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+from depth_node import model_folder
+from depth_node.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+RESULTS = ROOT / 'benchmarks' / 'results'
+
+
+def test_figures_of_the_node_are_those_of_the_committed_result() -> None:
+    node = json.loads((RESULTS / 'node.json').read_text())['rows'][0]
+    for quoted in (
+        f'{node["depth_age_p50_ms"]:.1f} ms',
+        f'{node["network_ms"]:.1f} ms',
+        f'{node["peak_rss_mib"]:.0f} MiB',
+        f'{node["first_depth_s"]:.1f} s',
+        f'{node["depths"]} of {node["played"]}',
+    ):
+        assert quoted in README, quoted
+    assert not node['torch_loaded']
+    assert node['played'] >= node['received'] >= node['depths']
+
+
+def test_figures_of_the_rewritten_network_are_those_of_the_committed_result() -> None:
+    rows = json.loads((RESULTS / 'rewriting.json').read_text())['rows']
+    times = {(row['variant'], row['engine'], row['graph']): row for row in rows}
+    for (variant, engine, graph), row in times.items():
+        if graph == 'rewritten':
+            before = times[variant, engine, 'reference']['time']['min_ms']
+            after = row['time']['min_ms']
+            line = f'| {variant} | {engine} | {before:.1f} | {after:.1f} | {before / after:.2f} |'
+            assert line in README, line
+
+
+def test_figures_of_the_bundled_model_are_those_of_its_card() -> None:
+    card = model_folder.read(model_folder.find(Settings().model.name)).card
+    listed = 0
+    for name, figures in card.metrics.items():
+        if isinstance(figures, dict) and 'abs_rel' in figures:
+            columns = ('abs_rel', 'abs_rel_best_constant', 'abs_rel_median_scaled')
+            values = [figures[column] for column in (*columns, 'abs_rel_image_median')]
+            line = f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in values) + ' |'
+            assert line in README, line
+            listed += 1
+    assert listed >= 3
+    assert card.weights_license in README
+
+
+def test_the_bundled_model_is_at_most_12_megabytes() -> None:
+    folder = model_folder.find(Settings().model.name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000
+
+
+def test_every_command_and_every_link_leads_somewhere() -> None:
+    for module in re.findall(r'python -m (depth_node[\w.]*)', README):
+        assert importlib.util.find_spec(module) is not None, module
+    for link in re.findall(r'\]\((?!http)([^)#]+)\)', README):
+        assert (ROOT / link).exists(), link
+    targets = re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    for target in re.findall(r'^`?make ([a-z]+)', README, re.MULTILINE):
+        assert target in targets, target
