@@ -117,9 +117,8 @@ class CloudPacker:
         :param rgb: (H, W, 3) uint8 of the same size; not looked at without color.
         :raises Rejected: with the reason 'cloud_size' for arrays of another size or type.
         """
-        depth_m = _checked('depth', depth_m, self._depth_shape, np.dtype(np.float32))
-        if self._color:
-            rgb = _checked('color', rgb, (*self._depth_shape, 3), np.dtype(np.uint8))
+        self.check(depth_m, rgb)
+        if self._color and rgb is not None:
             self._pack_color(rgb)
         depth_m = np.ascontiguousarray(depth_m[:: self._stride, :: self._stride])
         np.isfinite(depth_m, out=self._finite)
@@ -135,6 +134,15 @@ class CloudPacker:
         else:
             cv2.merge(planes, dst=self._points)
         return self._whole() if self._organized else self._only_finite()
+
+    def check(self, depth_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None) -> None:
+        """Refuse what :meth:`pack` would refuse, without packing it.
+
+        :raises Rejected: with the reason 'cloud_size' for arrays of another size or type.
+        """
+        _check('depth', depth_m, self._depth_shape, np.dtype(np.float32))
+        if self._color:
+            _check('color', rgb, (*self._depth_shape, 3), np.dtype(np.uint8))
 
     def _make_buffers(self, height: int, width: int) -> None:
         """Take all memory that frames need."""
@@ -195,13 +203,12 @@ class CloudPacker:
         return PackedCloud(self._data, width, height, self._step_bytes, fields, is_dense)
 
 
-def _checked(
+def _check(
     name: str, values: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return an array of the size and type that the camera asks for, or refuse it."""
+) -> None:
+    """Refuse an array that is not of the size and type that the camera asks for."""
     if values is None or values.shape != shape or values.dtype != dtype:
         received = 'nothing' if values is None else f'{values.shape} {values.dtype}'
         raise Rejected(
             'cloud_size', f'cloud: {name}', received, f'{shape} {dtype}, the size of its camera'
         )
-    return values

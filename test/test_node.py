@@ -23,6 +23,8 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from depth_node import health
+from depth_node.cloud import CloudPacker
+from depth_node.errors import Rejected
 from depth_node.ros.parameters import unknown_names
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -69,6 +71,18 @@ def test_a_message_is_made_only_for_those_who_listen(rig, monkeypatch):
     it.send()
     it.wait(lambda: it.depth)
     assert it.node.exit_code == 0
+
+
+def test_a_frame_that_cannot_become_a_cloud_is_not_published_by_half(rig, monkeypatch):
+    def refuse(self, depth_m, rgb):
+        raise Rejected('cloud_size', 'cloud', 'one size', 'another')
+
+    it = rig().give_camera().listen(points=True)
+    monkeypatch.setattr(CloudPacker, 'check', refuse)
+    it.send()
+    it.wait(lambda: it.report().drops)
+    assert it.report().drops == {'cloud_size': 1}
+    assert not it.depth
 
 
 def test_nothing_is_computed_while_nobody_listens(rig):

@@ -198,16 +198,15 @@ def test_pixels_without_a_source_in_the_raw_image_are_unknown(opened) -> None:
     assert abs(np.isnan(small.depth_m).mean() - (~view.rectifier.valid).mean()) < 0.02
 
 
-def test_the_network_sees_the_area_average_normalized_as_the_card_says(opened) -> None:
+def test_the_network_sees_the_resampled_image_normalized_as_the_card_says(opened) -> None:
     pipeline, engines = opened()
     process(pipeline)
-    rgb = image_of(VGA).rgb.astype(np.float64) / 255.0
-    small = rgb.reshape(96, 5, 128, 5, 3).mean(axis=(1, 3))
-    expected = (small - [0.45, 0.5, 0.4]) / [0.225, 0.2, 0.25]
+    fit = camera.fit(VGA, [(96, 128)], 'native')
+    rgb = camera.resampled(image_of(VGA).rgb, fit).astype(np.float64) / 255.0
+    expected = (rgb - [0.45, 0.5, 0.4]) / [0.225, 0.2, 0.25]
     given = engines[-1].given
     assert given is not None and given.flags.c_contiguous and given.dtype == np.float32
-    half_a_grey_level = 0.51 / 255.0 / 0.2
-    np.testing.assert_allclose(given[0].transpose(1, 2, 0), expected, atol=half_a_grey_level)
+    np.testing.assert_allclose(given[0].transpose(1, 2, 0), expected, atol=1e-5)
 
 
 def test_stamp_and_frame_of_the_image_are_kept(opened) -> None:

@@ -17,8 +17,8 @@ from depth_node.world import recording as world
 PROTOCOL = (
     'A rendered 640x480 recording is played by one process at its own rate over DDS (shared '
     'memory, the shipped Fast DDS profile), received and answered by the real node in a second, '
-    'and its depth images and clouds (xyz with colour, full size) are received by a third, all on '
-    'one machine. Age: from the stamp of the image to the arrival of its depth. Stage times are '
+    'and its depth images and, in the first row, clouds (xyz with colour, full size) are received '
+    'by a third, all on one machine. Age: from the stamp of the image to the arrival of its depth. Stage times are '
     "the node's own medians. Start: from the start of the node's process to the arrival of the "
     "first depth image, which includes the camera's start and DDS discovery."
 )
@@ -52,9 +52,9 @@ class ServingRow:
     depth_age_p50_ms: float
     depth_age_p95_ms: float
     depth_age_p99_ms: float
-    cloud_age_p50_ms: float
-    cloud_age_p95_ms: float
-    cloud_age_p99_ms: float
+    cloud_age_p50_ms: float | None
+    cloud_age_p95_ms: float | None
+    cloud_age_p99_ms: float | None
     network_ms: float
     """Median time of the network, milliseconds."""
     overhead_p50_ms: float
@@ -69,8 +69,12 @@ class ServingRow:
     """Whether the node's process had torch's library in its memory."""
 
 
-def measure(model: str, engine: str, rate_hz: float, seconds: float) -> ServingRow:
+def measure(
+    model: str, engine: str, rate_hz: float, seconds: float, *, points: bool
+) -> ServingRow:
     """Run the node once on a rendered recording.
+
+    :param points: whether the listener wants clouds too.
 
     :raises DepthNodeError: when the node publishes nothing.
     """
@@ -94,10 +98,11 @@ def measure(model: str, engine: str, rate_hz: float, seconds: float) -> ServingR
                 seconds=math.inf,
                 domain=1 + secrets.randbelow(_LARGEST_DOMAIN),
                 patience_s=90.0,
+                points=points,
             )
         )
     depth, cloud, first = figures.depth_age, figures.cloud_age, figures.first_depth_s
-    if depth is None or cloud is None or first is None or figures.received is None:
+    if depth is None or first is None or figures.received is None or (points and cloud is None):
         raise EngineError('node benchmark', 'no depth or no clouds', 'both')
     network_ms = float(figures.facts['stage network (ms)'])
     return ServingRow(
@@ -114,9 +119,9 @@ def measure(model: str, engine: str, rate_hz: float, seconds: float) -> ServingR
         depth_age_p50_ms=depth.p50_ms,
         depth_age_p95_ms=depth.p95_ms,
         depth_age_p99_ms=depth.p99_ms,
-        cloud_age_p50_ms=cloud.p50_ms,
-        cloud_age_p95_ms=cloud.p95_ms,
-        cloud_age_p99_ms=cloud.p99_ms,
+        cloud_age_p50_ms=cloud.p50_ms if cloud else None,
+        cloud_age_p95_ms=cloud.p95_ms if cloud else None,
+        cloud_age_p99_ms=cloud.p99_ms if cloud else None,
         network_ms=network_ms,
         overhead_p50_ms=depth.p50_ms - network_ms,
         first_depth_s=first,

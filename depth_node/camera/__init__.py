@@ -9,6 +9,7 @@ from depth_node.camera.fitting import ray_slopes as ray_slopes
 from depth_node.camera.fitting import resized as resized
 from depth_node.camera.info import check_fields as check_fields
 from depth_node.camera.rectifier import Rectifier as Rectifier
+from depth_node.camera.resampling import resampled as resampled
 from depth_node.camera.view import CameraView as CameraView
 from depth_node.camera.view import distort_slopes as distort_slopes
 from depth_node.camera.view import has_distortion as has_distortion

@@ -61,6 +61,8 @@ class Run:
     """ROS domain of all processes."""
     patience_s: float
     """How long the first depth image may take from the start of the node, seconds."""
+    points: bool = True
+    """Whether the clouds are listened to; the node makes none otherwise."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def demonstrate(run: Run) -> Figures:
     os.environ.update(environment)
     keep_every = max(1, math.ceil((expected or 1_000) / _KEPT_DEPTHS))
     with ExitStack() as stack:
-        collector = stack.enter_context(Collector(keep_every))
+        collector = stack.enter_context(Collector(keep_every, points=run.points))
         node = stack.enter_context(_node(run, environment))
         player = stack.enter_context(_player(run, environment))
         load = _watch(run, collector, node, player, expected)

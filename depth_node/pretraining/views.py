@@ -80,7 +80,7 @@ def _view(
     rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
     size = (fit.camera.width, fit.camera.height)
     return JudgedView(
-        rgb=cv2.resize(rgb[rows, columns], size, interpolation=cv2.INTER_AREA),
+        rgb=camera.resampled(rgb, fit),
         depth_m=cv2.resize(depth_m[rows, columns], size, interpolation=cv2.INTER_NEAREST_EXACT),
         fx=fit.camera.fx,
     )

@@ -89,6 +89,7 @@ class Player:
         self._playing = playing
         self._log = log
         self._began_ns: int | None = None
+        self._camera_sent = False
         self._camera = node.create_publisher(CameraInfo, playing.camera_info_topic, _QOS)
         if playing.compressed:
             topic = f'{playing.image_topic}/compressed'
@@ -158,10 +159,14 @@ class Player:
         late_ns = _sleep_until(self._began_ns + after_ns)
         stamp_ns = picture.stamp_ns if self._playing.recorded_stamps else time.time_ns()
         message.header.stamp = time_message(stamp_ns)
+        ready = [(self._image, message)]
         if camera is not None:
             camera.header.stamp = message.header.stamp
-            self._camera.publish(camera)
-        self._image.publish(message)
+            # As drivers do, but the first image is of use only to those who know the camera.
+            ready.insert(1 if self._camera_sent else 0, (self._camera, camera))
+            self._camera_sent = True
+        for publisher, item in ready:
+            publisher.publish(item)
         if self._log is not None:
             entry = {
                 'index': shot.index,

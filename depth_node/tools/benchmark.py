@@ -88,21 +88,28 @@ def _rewriting(options: argparse.Namespace) -> None:
 def _node(options: argparse.Namespace) -> None:
     from depth_node.benchmark import serving
 
-    row = serving.measure(options.model, options.engine, options.rate, options.seconds)
+    rows = [
+        serving.measure(
+            options.model, options.engine, options.rate, options.seconds, points=points
+        )
+        for points in (True, False)
+    ]
     result.write_result(
         options.out / 'node.json',
         'node',
         serving.PROTOCOL,
         {'image': '640x480 rgb8', 'rate_hz': options.rate, 'seconds': options.seconds},
-        [row],
+        rows,
     )
-    print(
-        f'{row.engine}, network input {row.network_input}: {row.played} images at '
-        f'{row.input_rate_hz:.1f} Hz, {row.depths} depth images and {row.clouds} clouds; '
-        f'age of depth p50/p95/p99 {row.depth_age_p50_ms:.1f}/{row.depth_age_p95_ms:.1f}/'
-        f'{row.depth_age_p99_ms:.1f} ms (network {row.network_ms:.1f} ms), first depth after '
-        f'{row.first_depth_s:.2f} s, {row.peak_rss_mib:.0f} MiB, {row.cpu_percent:.0f} % of a core'
-    )
+    for row in rows:
+        print(
+            f'{row.engine}, network input {row.network_input}: {row.played} images at '
+            f'{row.input_rate_hz:.1f} Hz, {row.depths} depth images and {row.clouds} clouds; '
+            f'age of depth p50/p95/p99 {row.depth_age_p50_ms:.1f}/{row.depth_age_p95_ms:.1f}/'
+            f'{row.depth_age_p99_ms:.1f} ms (network {row.network_ms:.1f} ms), first depth '
+            f'after {row.first_depth_s:.2f} s, {row.peak_rss_mib:.0f} MiB, '
+            f'{row.cpu_percent:.0f} % of a core'
+        )
 
 
 if __name__ == '__main__':
