@@ -18,9 +18,9 @@ PROTOCOL = (
     'A rendered 640x480 recording is played by one process at its own rate over DDS (shared '
     'memory, the shipped Fast DDS profile), received and answered by the real node in a second, '
     'and its depth images and, in the first row, clouds (xyz with colour, full size) are received '
-    'by a third, all on one machine. Age: from the stamp of the image to the arrival of its depth. Stage times are '
-    "the node's own medians. Start: from the start of the node's process to the arrival of the "
-    "first depth image, which includes the camera's start and DDS discovery."
+    'by a third, all on one machine. Age: from the stamp of the image to the arrival of its '
+    "depth. Stage times are the node's own medians. Start: from the start of the node's process "
+    "to the arrival of the first depth image, which includes the camera's start and DDS discovery."
 )
 _LARGEST_DOMAIN = 101
 
