@@ -6,6 +6,7 @@ from setuptools import setup
 
 PACKAGE = 'depth_node'
 HERE = Path(__file__).parent
+TOOLS = ('benchmark', 'conformance', 'demo', 'models', 'pretrain', 'world')
 VERSION = re.search(
     r"^__version__ = '(.+)'$", (HERE / PACKAGE / '__init__.py').read_text(), re.MULTILINE
 ).group(1)
@@ -48,9 +49,7 @@ setup(
     entry_points={
         'console_scripts': [
             'depth_node = depth_node.ros.node:main',
-            'demo = depth_node.tools.demo:main',
-            'models = depth_node.tools.models:main',
-            'world = depth_node.tools.world:main',
+            *(f'{tool} = depth_node.tools.{tool}:main' for tool in TOOLS),
         ],
     },
 )

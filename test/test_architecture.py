@@ -169,3 +169,10 @@ def test_every_package_that_is_imported_for_ros_is_declared() -> None:
         if ROS.match(module)
     }
     assert ours <= declared
+
+
+def test_every_tool_has_a_command() -> None:
+    tools = {path.stem for path in (PACKAGE / 'tools').glob('*.py')} - {'__init__'}
+    listed = re.search(r'TOOLS = \((.+)\)', (ROOT / 'setup.py').read_text())
+    assert listed is not None
+    assert set(re.findall(r"'(\w+)'", listed[1])) == tools
