@@ -187,12 +187,13 @@ class Pipeline:
     def _inverse_depth(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's inverse depth, (h, w), per unit of the network's depth.
 
-        Values that are no number become NaN; zero and below is infinitely far.
+        What is no number, and a depth that is not positive, becomes NaN.
         """
         spec = self.card.output
         if spec.kind == 'metric':
             with np.errstate(divide='ignore', invalid='ignore'):
                 inverse = np.reciprocal(output)
+            inverse[output <= 0.0] = np.nan
         else:
             low, high = 1.0 / spec.max_depth_m, 1.0 / spec.min_depth_m
             inverse = output * np.float32(high - low)

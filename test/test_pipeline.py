@@ -229,6 +229,20 @@ def test_metric_networks_give_metres_as_they_are(opened) -> None:
     np.testing.assert_allclose(process(pipeline).depth_m, 3.5, rtol=1e-6)
 
 
+def test_a_depth_that_is_not_positive_is_unknown_and_an_infinite_one_stays_infinite(
+    opened,
+) -> None:
+    pipeline, engines = opened(output=OutputSpec('metric'), focal_px=None)
+    engines[-1].output[:] = 3.5
+    engines[-1].output[:20] = -2.0
+    engines[-1].output[:10] = 0.0
+    engines[-1].output[70:] = np.inf
+    depth = process(pipeline).depth_m
+    assert np.isnan(depth[:95]).all()
+    assert np.isfinite(depth[110:330]).all()
+    assert np.isposinf(depth[360:]).all()
+
+
 def test_a_relative_network_is_refused_before_it_publishes_anything(opened) -> None:
     with pytest.raises(ModelError, match='scale'):
         opened(output=OutputSpec('relative'))

@@ -14,7 +14,6 @@ from torch import nn
 
 from depth_node import camera
 from depth_node import image_codec
-from depth_node.camera import fitting
 from depth_node.errors import RecordingError
 from depth_node.evaluation import Evaluation
 from depth_node.frames import CameraFields
@@ -76,7 +75,7 @@ def _view(
     else:
         depth_m = image_codec.decode_compressed_depth(depth)
     view = camera.view_of(fields, rgb.shape[1], rgb.shape[0], rectify=False, rectified_input=False)
-    fit = fitting.fit(view.model, sizes, 'native')
+    fit = camera.fit(view.model, sizes, 'native')
     rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
     size = (fit.camera.width, fit.camera.height)
     return JudgedView(

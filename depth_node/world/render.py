@@ -63,11 +63,6 @@ def render(
     return Rendered(develop(light, sensor, rng), hits.depth_m)
 
 
-def depth_only(scene: Scene, T_world_camera: Floats, slopes: NDArray[np.floating]) -> Hits:  # noqa: N803
-    """Return depth and indices of what a camera sees, without colors."""
-    return _cut(trace(scene.solids, scene.shell, T_world_camera, Rays(slopes)))
-
-
 def _cut(hits: Hits) -> Hits:
     """Let the ground end in the sky far away."""
     hits.depth_m[hits.depth_m > FARTHEST_M] = np.inf
