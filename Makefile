@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_AR
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
+	@echo '          [MODEL=name | MODEL=./folder]         ... with another model than the bundled one'
 	@echo 'make test                                       install the rest and run every check'
 	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
 	@echo 'make benchmark                                  measure the node and the rewritten network'
@@ -39,7 +40,7 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/train.stamp
 demo: $(VENV)/run.stamp
 	@$(BIN)/python -m depth_node.tools.demo \
 	  $(if $(BAG),--recording '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
-	  $(if $(HFOV_DEG),--hfov-deg $(HFOV_DEG)) $(DEMO_ARGS)
+	  $(if $(HFOV_DEG),--hfov-deg $(HFOV_DEG)) $(if $(MODEL),--model '$(MODEL)') $(DEMO_ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow and not gpu'

@@ -4,6 +4,11 @@ The measures are those of D. Eigen, C. Puhrsch, R. Fergus, "Depth map prediction
 image using a multi-scale deep network" (NIPS 2014), section 3.  A pixel counts where the true
 depth is finite and within limits and the prediction is finite and positive; how many pixels with
 truth have a prediction is reported beside the errors, because leaving out the hard ones helps.
+
+Relative inverse depth is first given the scale and the shift that fit it best to the truth of each
+image, by least squares in inverse depth, as R. Ranftl et al., "Towards robust monocular depth
+estimation" (TPAMI 2022), do.  Errors after that alignment tell how well shapes are seen; beside
+metric ones they flatter, since two numbers per image come from the truth.
 """
 
 from __future__ import annotations
@@ -74,6 +79,30 @@ class Report:
     """What a constant reaches on the same truth."""
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """What turns the relative inverse depth of one image into inverse depth."""
+
+    scale: float
+    """Inverse metres per unit; below 0 where larger was farther."""
+    shift: float
+    """Inverse metres."""
+
+
+@dataclass(frozen=True)
+class AlignedReport:
+    """Errors of relative inverse depth over several frames, each aligned to its own truth."""
+
+    frames: int
+    """Frames with at least one pixel that counts."""
+    aligned: DepthMetrics
+    """After the alignment."""
+    constant: DepthMetrics
+    """What an image without any contrast reaches with the same alignment: 1 / mean(1 / truth)."""
+    reversed_frames: int
+    """Frames whose scale came out negative: larger was farther there."""
+
+
 def nearest(depth_m: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Sample a depth image at another size without mixing near and far.
 
@@ -106,6 +135,85 @@ def metrics_of(
     """
     pair = _pair(prediction_m, truth_m, min_m, max_m)
     return None if pair is None else _errors(*pair)
+
+
+def alignment_of(
+    inverse: NDArray[np.floating[Any]],
+    truth_m: NDArray[np.floating[Any]],
+    min_m: float = 0.05,
+    max_m: float = 80.0,
+) -> Alignment | None:
+    """Fit the scale and the shift of one image by least squares in inverse depth.
+
+    :param inverse: (H, W) relative inverse depth; what is not finite is no prediction.
+    :param truth_m: (H, W) metres; what is not finite is unknown.
+    :param min_m: truth below does not count, metres.
+    :param max_m: truth above does not count, metres.
+    :returns: None where no pixel has both.  An image without contrast gets the scale 0.
+    :raises DepthNodeError: when the shapes differ.
+    """
+    pair = _matched(inverse, truth_m, np.isfinite(inverse), min_m, max_m)
+    return None if pair is None else _fitted(pair[0], 1.0 / pair[1])
+
+
+def aligned_depth(
+    inverse: NDArray[np.floating[Any]], alignment: Alignment, max_m: float = 80.0
+) -> NDArray[np.float32]:
+    """Turn relative inverse depth into metres.
+
+    :param inverse: (H, W) without unit; NaN stays NaN.
+    :param max_m: what comes out farther, or at an inverse depth that is not positive, becomes
+        this, metres.
+    :returns: (H, W) metres.
+    """
+    metric = alignment.scale * inverse.astype(np.float64) + alignment.shift
+    depth_m: NDArray[np.float32] = (1.0 / np.maximum(metric, 1.0 / max_m)).astype(np.float32)
+    return depth_m
+
+
+class AlignedEvaluation:
+    """Collects the errors of the relative inverse depth of the frames of a recording.
+
+    :param min_m: truth below does not count, metres.
+    :param max_m: truth above does not count, and aligned depth is cut to it, metres.
+    """
+
+    def __init__(self, min_m: float = 0.05, max_m: float = 80.0) -> None:
+        self._limits = (min_m, max_m)
+        self._aligned: list[DepthMetrics] = []
+        self._constant: list[DepthMetrics] = []
+        self._reversed = 0
+
+    def add(
+        self, inverse: NDArray[np.floating[Any]], truth_m: NDArray[np.floating[Any]]
+    ) -> DepthMetrics | None:
+        """Count one frame; parameters and errors are those of :func:`alignment_of`.
+
+        :returns: the errors after the alignment; None where no pixel has both.
+        """
+        pair = _matched(inverse, truth_m, np.isfinite(inverse), *self._limits)
+        if pair is None:
+            return None
+        values, truth, coverage = pair
+        alignment = _fitted(values, 1.0 / truth)
+        aligned = aligned_depth(values, alignment, self._limits[1]).astype(np.float64)
+        errors = _errors(aligned, truth, coverage)
+        self._aligned.append(errors)
+        constant = np.full_like(truth, 1.0 / np.mean(1.0 / truth))
+        self._constant.append(_errors(constant, truth, coverage))
+        self._reversed += alignment.scale < 0.0
+        return errors
+
+    def report(self) -> AlignedReport | None:
+        """Sum up; None where no frame counted."""
+        if not self._aligned:
+            return None
+        return AlignedReport(
+            frames=len(self._aligned),
+            aligned=_mean(self._aligned),
+            constant=_mean(self._constant),
+            reversed_frames=self._reversed,
+        )
 
 
 class Evaluation:
@@ -207,20 +315,45 @@ def _pair(
     max_m: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
     """Return prediction and truth of the pixels that count, (N,) each, and the coverage."""
-    if prediction_m.shape != truth_m.shape:
+    with np.errstate(invalid='ignore'):
+        usable = np.isfinite(prediction_m) & (prediction_m > 0.0)
+    return _matched(prediction_m, truth_m, usable, min_m, max_m)
+
+
+def _matched(
+    prediction: NDArray[np.floating[Any]],
+    truth_m: NDArray[np.floating[Any]],
+    usable: NDArray[np.bool_],
+    min_m: float,
+    max_m: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
+    """Return what was predicted and the truth where both count, (N,) each, and the coverage.
+
+    :param prediction: (H, W) in any unit.
+    :param usable: (H, W), where the prediction is one.
+    """
+    if prediction.shape != truth_m.shape:
         raise DepthNodeError(
             'depth evaluation',
-            f'a prediction of shape {prediction_m.shape}',
+            f'a prediction of shape {prediction.shape}',
             f'the shape of the truth, {truth_m.shape}',
         )
     with np.errstate(invalid='ignore'):
         known = np.isfinite(truth_m) & (truth_m >= min_m) & (truth_m <= max_m) & (truth_m > 0.0)
-        both = known & np.isfinite(prediction_m) & (prediction_m > 0.0)
+    both = known & usable
     count = int(np.count_nonzero(both))
     if not count:
         return None
     coverage = count / int(np.count_nonzero(known))
-    return prediction_m[both].astype(np.float64), truth_m[both].astype(np.float64), coverage
+    return prediction[both].astype(np.float64), truth_m[both].astype(np.float64), coverage
+
+
+def _fitted(values: NDArray[np.float64], inverse_truth: NDArray[np.float64]) -> Alignment:
+    """Fit a line through (value, inverse depth), (N,) each, N at least 1."""
+    centred = values - values.mean()
+    spread = float(centred @ centred)
+    scale = float(centred @ inverse_truth) / spread if spread > 0.0 else 0.0
+    return Alignment(scale, float(inverse_truth.mean() - scale * values.mean()))
 
 
 def _errors(

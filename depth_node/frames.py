@@ -2,7 +2,9 @@
 
 Convention: pixel (0, 0) is the centre of the top left pixel, u to the right, v down; camera
 coordinates are those of an optical frame, x right, y down, z forward, in metres; colours are RGB.
-Depth is measured along z: NaN is unknown, +Inf is 'nothing within range', never 0.0.
+Depth is measured along z: NaN is unknown, +Inf is 'nothing within range', never 0.0.  Relative
+inverse depth has no unit and no fixed zero, so that it has a type of its own and never stands
+where metres do.
 Stamps are nanoseconds of the clock of the sender; ``*_steady_ns`` are of this machine's monotonic
 clock and serve for ages and waits.
 """
@@ -128,19 +130,43 @@ class CameraImage:
     """Optical frame of the camera; copied from the message."""
 
 
-@dataclass(frozen=True)
-class DepthFrame:
-    """What one image became."""
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What every image becomes, besides the numbers that only its kind of model gives."""
 
-    depth_m: NDArray[np.float32]
-    """(H, W) metres along z; NaN unknown, +Inf nothing within range."""
     camera: CameraModel
-    """Intrinsics of ``depth_m``; its width and height are those of the array."""
+    """Intrinsics of the frame; its width and height are those of the arrays."""
     rgb: NDArray[np.uint8]
-    """(H, W, 3) RGB, the rectified image at the size of ``depth_m``."""
+    """(H, W, 3) RGB, the rectified image at the size of the frame."""
     stamp_ns: int
     """Stamp of the source image, nanoseconds."""
     frame_id: str
     """Optical frame of the source image."""
     stage_ns: dict[str, int] = field(default_factory=dict)
     """Time spent per stage, nanoseconds, in the order in which they ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFrame(Frame):
+    """What an image became by a model of metric depth."""
+
+    depth_m: NDArray[np.float32]
+    """(H, W) metres along z; NaN unknown, +Inf nothing within range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeFrame(Frame):
+    """What an image became by a model of relative inverse depth.
+
+    ``1 / depth_m = a * inverse + b`` with a positive a and some b that nobody knows and that
+    differ from image to image.
+    """
+
+    inverse: NDArray[np.float32]
+    """(H, W) without unit, as the network gave it; larger is nearer; NaN unknown, never Inf.
+    As b is unknown, 0 is a number like any other and negative ones are no fault: what REP-117
+    says of 0 and Inf is about depth.  Networks that end in a ReLU, such as MiDaS, give 0 where
+    they see nothing but 'far'."""
+
+
+OutputFrame = Union[DepthFrame, RelativeFrame]

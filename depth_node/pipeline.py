@@ -1,9 +1,15 @@
-"""CameraImage and CameraView in, DepthFrame out: one frame at a time, no ROS, no threads.
+"""CameraImage and CameraView in, depth out: one frame at a time, no ROS, no threads.
+
+A model of metric depth makes a DepthFrame of every image, one of relative inverse depth a
+RelativeFrame.
 
 ``depth_m = network_depth * depth_scale * fx_at_input / focal_px``: a network has learned how large
 things look through the focal length ``focal_px``, so a longer lens means the same picture farther
 away.  Between network size and image size it is the *inverse* depth that is interpolated, because
 the inverse depth of a plane is an affine function of the pixel, so that walls stay flat.
+
+Relative inverse depth is enlarged in the same way, for the same reason, and left as it is
+otherwise: no scale, no limits, and no rule about zero (see RelativeFrame).
 """
 
 from __future__ import annotations
@@ -22,10 +28,11 @@ from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.errors import EngineError
 from depth_node.errors import ImageRejected
-from depth_node.errors import ModelError
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
+from depth_node.frames import OutputFrame
+from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
 from depth_node.settings import DepthSettings
 from depth_node.settings import Settings
@@ -42,34 +49,28 @@ class _Plan:
     fit: camera.Fit
     """Which part of the image goes to which network size."""
     scale_m: float
-    """Metres per unit of the network's depth, before the user's factor."""
+    """Metres per unit of the network's depth, before the user's factor; without meaning where
+    the model is relative."""
 
 
 class Pipeline:
     """A model, the engine that runs it, and the buffers of one camera's frames.
 
-    Owned by one thread at a time.  The arrays of a returned :class:`DepthFrame` are reused by the
-    next call of :meth:`process`.
+    Owned by one thread at a time.  The arrays of a returned frame are reused by the next call of
+    :meth:`process`.
     """
 
     def __init__(self, folder: model_folder.ModelFolder, settings: Settings) -> None:
         """Open the engine for the preferred input size of ``folder`` and warm it up.
 
-        :raises ModelError: when the network's depth cannot become metres.
         :raises EngineError: when no engine of ``settings.model`` works.
         """
-        if folder.card.output.kind == 'relative':
-            raise ModelError(
-                f'model {folder.card.name}',
-                'relative inverse depth of unknown scale and shift',
-                'a network whose depth has a scale',
-                'Choose another model; see: python -m depth_node.tools.models list',
-            )
         self.card: ModelCard = folder.card
         self._folder = folder
         self._model_settings = settings.model
         self._plans: dict[CameraModel, _Plan] = {}
-        self._depth_m = np.empty((0, 0), np.float32)
+        self._relative = folder.card.output.kind == 'relative'
+        self._values = np.empty((0, 0), np.float32)
         self._mean_255 = [255.0 * value for value in self.card.mean]
         self._gain = [1.0 / (255.0 * value) for value in self.card.std]
         self._open_engine(0)
@@ -94,26 +95,21 @@ class Pipeline:
 
     def process(
         self, image: CameraImage, view: camera.CameraView, settings: Settings
-    ) -> DepthFrame:
-        """Turn one image into metric depth.
+    ) -> OutputFrame:
+        """Turn one image into depth.
 
         :param image: image as the camera sent it.
         :param view: the camera of that image; its rectifier, if any, is applied.
-        :param settings: depth limits, scale and size; may change from frame to frame.
-        :returns: depth of the whole (rectified) image, or at network size; the arrays are valid
-            until the next call.
+        :param settings: depth limits, scale and size; may change from frame to frame.  Of these
+            relative inverse depth heeds the size alone.
+        :returns: metric depth or relative inverse depth, as the model gives it, of the whole
+            (rectified) image, or at network size; the arrays are valid until the next call.
         :raises ImageRejected: when the image is not of the size of ``view``.
         :raises EngineError: when the engine fails or returns mostly non-finite numbers.
         """
         clock = _StageClock()
-        model = view.model
-        if image.rgb.shape[:2] != (model.height, model.width):
-            raise ImageRejected(
-                REASON_VIEW_SIZE,
-                'image',
-                f'{image.rgb.shape[1]}x{image.rgb.shape[0]} pixels',
-                f'{model.width}x{model.height} as in camera_info',
-            )
+        model, wanted = view.model, settings.depth
+        _check_size(image, model)
         rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
         clock.stage('rectify')
         plan = self._plan_of(model)
@@ -122,25 +118,48 @@ class Pipeline:
         output = self._engine.infer(self._input)
         clock.stage('network')
         inverse = self._inverse_depth(output)
-        scale_m = plan.scale_m * settings.depth.scale
-        if settings.depth.full_size:
-            depth_m, depth_camera, shown = self._full_size(inverse, plan, model), model, rgb
-            inside = depth_m[_rows(plan.fit), _columns(plan.fit)]
+        if wanted.full_size:
+            values = self._full_size(inverse, plan, model)
+            inside = values[_rows(plan.fit), _columns(plan.fit)]
         else:
-            depth_m = self._buffer(inverse.shape)
-            depth_m[...] = inverse
-            depth_camera, shown, inside = plan.fit.camera, small, depth_m
-        _invert_in_place(inside, scale_m, inverse, settings.depth)
+            values = inside = self._buffer(inverse.shape)
+            values[...] = inverse
+        if not self._relative:
+            _invert_in_place(inside, plan.scale_m * wanted.scale, inverse, wanted)
         if view.rectifier:
-            _forget_unseen(depth_m, view.rectifier.valid, plan.fit, settings.depth)
+            _forget_unseen(values, view.rectifier.valid, plan.fit, wanted)
         clock.stage('depth')
+        shown = (model, rgb) if wanted.full_size else (plan.fit.camera, small)
+        return self._frame(values, *shown, image, clock.stages_ns)
+
+    def _frame(
+        self,
+        values: NDArray[np.float32],
+        model: CameraModel,
+        rgb: NDArray[np.uint8],
+        image: CameraImage,
+        stage_ns: dict[str, int],
+    ) -> OutputFrame:
+        """Give the numbers of a frame the type that says what they mean.
+
+        :param values: (H, W) metres, or relative inverse depth where the model is relative.
+        """
+        if self._relative:
+            return RelativeFrame(
+                inverse=values,
+                camera=model,
+                rgb=rgb,
+                stamp_ns=image.stamp_ns,
+                frame_id=image.frame_id,
+                stage_ns=stage_ns,
+            )
         return DepthFrame(
-            depth_m=depth_m,
-            camera=depth_camera,
-            rgb=shown,
+            depth_m=values,
+            camera=model,
+            rgb=rgb,
             stamp_ns=image.stamp_ns,
             frame_id=image.frame_id,
-            stage_ns=clock.stages_ns,
+            stage_ns=stage_ns,
         )
 
     def _open_engine(self, size_index: int) -> None:
@@ -187,10 +206,13 @@ class Pipeline:
     def _inverse_depth(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's inverse depth, (h, w), per unit of the network's depth.
 
-        What is no number, and a depth that is not positive, becomes NaN.
+        What is no number, and a depth that is not positive, becomes NaN.  Relative inverse depth
+        is the engine's own array where all of it are numbers: not to be written to.
         """
         spec = self.card.output
-        if spec.kind == 'metric':
+        if spec.kind == 'relative':
+            inverse = output
+        elif spec.kind == 'metric':
             with np.errstate(divide='ignore', invalid='ignore'):
                 inverse = np.reciprocal(output)
             inverse[output <= 0.0] = np.nan
@@ -199,16 +221,16 @@ class Pipeline:
             inverse = output * np.float32(high - low)
             inverse += np.float32(low)
         finite = np.isfinite(inverse)
-        if not finite.all():
-            share = 1.0 - float(finite.mean())
-            if share > _LARGEST_SHARE_OF_UNKNOWN:
-                raise EngineError(
-                    f'engine {self.engine_info.name}',
-                    f'an output with {100.0 * share:.0f} % non-finite values',
-                    f'at most {100.0 * _LARGEST_SHARE_OF_UNKNOWN:.0f} %',
-                )
-            inverse[~finite] = np.nan
-        return inverse
+        if finite.all():
+            return inverse
+        share = 1.0 - float(finite.mean())
+        if share > _LARGEST_SHARE_OF_UNKNOWN:
+            raise EngineError(
+                f'engine {self.engine_info.name}',
+                f'an output with {100.0 * share:.0f} % non-finite values',
+                f'at most {100.0 * _LARGEST_SHARE_OF_UNKNOWN:.0f} %',
+            )
+        return np.where(finite, inverse, np.float32(np.nan))
 
     def _full_size(
         self, inverse: NDArray[np.float32], plan: _Plan, model: CameraModel
@@ -226,10 +248,22 @@ class Pipeline:
         return full
 
     def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the depth buffer; fresh pages each frame would cost more than the arithmetic."""
-        if self._depth_m.shape != shape:
-            self._depth_m = np.empty(shape, np.float32)
-        return self._depth_m
+        """Return the buffer of a frame; fresh pages each time would cost more than arithmetic."""
+        if self._values.shape != shape:
+            self._values = np.empty(shape, np.float32)
+        return self._values
+
+
+def _check_size(image: CameraImage, model: CameraModel) -> None:
+    """Refuse an image that is not of the size of its camera."""
+    height, width = image.rgb.shape[:2]
+    if (height, width) != (model.height, model.width):
+        raise ImageRejected(
+            REASON_VIEW_SIZE,
+            'image',
+            f'{width}x{height} pixels',
+            f'{model.width}x{model.height} as in camera_info',
+        )
 
 
 def _invert_in_place(
@@ -259,20 +293,21 @@ def _invert_in_place(
 
 
 def _forget_unseen(
-    depth_m: NDArray[np.float32],
+    values: NDArray[np.float32],
     seen: NDArray[np.bool_],
     fit: camera.Fit,
     settings: DepthSettings,
 ) -> None:
     """Make NaN of pixels that rectification filled with black.
 
+    :param values: (H, W) of the image, or (h, w) of the network.
     :param seen: (H, W) of the image, False where the raw image had no pixel.
     """
     if not settings.full_size:
-        height, width = depth_m.shape
+        height, width = values.shape
         part = seen[_rows(fit), _columns(fit)].astype(np.uint8)
         seen = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    np.copyto(depth_m, np.nan, where=~seen)
+    np.copyto(values, np.nan, where=~seen)
 
 
 def _rows(fit: camera.Fit) -> slice:

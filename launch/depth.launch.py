@@ -79,7 +79,9 @@ def rviz() -> Node:
         arguments=['-d', str(shared_file('config', 'depth_node.rviz'))],
         # The file names absolute topics so that it also works by hand; here they follow the
         # namespace.
-        remappings=[('/depth/image_rect', 'depth/image_rect'), ('/points', 'points')],
+        remappings=[
+            (f'/{topic}', topic) for topic in ('depth/image_rect', 'depth/relative', 'points')
+        ],
     )
 
 

@@ -8,7 +8,24 @@ import importlib.util
 
 pytest_plugins = ['node_rig']
 
-_ABOUT_TORCH = ('engines', 'export', 'graph_files', 'lite_mono', 'models_tool', 'rewrites')
+_ABOUT_TORCH = (
+    'conformance',
+    'diffnet',
+    'ecodepth',
+    'engines',
+    'export',
+    'graph_files',
+    'large_models',
+    'levit',
+    'lite_mono',
+    'midas',
+    'models_tool',
+    'monodepth2',
+    'network_vectors',
+    'rewrites',
+    'sqldepth',
+    'swin',
+)
 collect_ignore = (
     [] if importlib.util.find_spec('torch') else [f'test_{name}.py' for name in _ABOUT_TORCH]
 )

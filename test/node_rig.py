@@ -24,7 +24,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 from sensor_msgs.msg import PointCloud2
 
-from depth_node.ros.node import DepthNode
+from depth_node.ros.lifecycle_node import DepthNode
 
 DOMAIN = random.SystemRandom().randrange(1, 101)
 WIDTH, HEIGHT = 64, 48
@@ -80,12 +80,12 @@ class Log:
 class Rig:
     """The real node in a thread, and a peer that plays camera and consumer over DDS."""
 
-    def __init__(self, steps=('ok',), autostart=True, **parameters):
+    def __init__(self, steps=('ok',), autostart=True, kind='metric', **parameters):
         # Of its own, because DDS forgets the nodes of the test before only after a while.
         self.namespace = f'/test_{next(NUMBERS)}'
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.pipeline = ScriptedPipeline(steps)
+        self.pipeline = ScriptedPipeline(steps, kind)
         self.node = DepthNode(
             self.pipeline.open,
             context=self.context,
@@ -99,7 +99,8 @@ class Rig:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.peer)
         self.clients = {}
-        self.depth, self.infos, self.clouds, self.diagnostics = [], [], [], []
+        self.depth, self.relative, self.infos, self.clouds = [], [], [], []
+        self.diagnostics = []
         self.images = self.peer.create_publisher(Image, 'image', 1)
         self.cameras = self.peer.create_publisher(CameraInfo, 'camera_info', 1)
         self.stamp_ns = 5 * 10**9
@@ -110,12 +111,14 @@ class Rig:
         self._thread.start()
 
     def listen(self, points=False):
+        """Subscribe to image and camera, and to the points; wait until the node knows."""
         self.peer.create_subscription(Image, 'depth/image_rect', self.depth.append, 10)
+        self.peer.create_subscription(Image, 'depth/relative', self.relative.append, 10)
         self.peer.create_subscription(CameraInfo, 'depth/camera_info', self.infos.append, 10)
         if points:
             self.peer.create_subscription(PointCloud2, 'points', self.clouds.append, 10)
         outputs = self.node._outputs
-        heard = [outputs._depth, outputs._camera_info, *([outputs._points] if points else [])]
+        heard = [outputs._image, outputs._camera_info, *([outputs._points] if points else [])]
         self.wait(lambda: all(publisher.get_subscription_count() for publisher in heard))
         self.wait(lambda: self.images.get_subscription_count())
         return self

@@ -15,6 +15,7 @@ from depth_node.engines import EngineInfo
 from depth_node.errors import EngineError
 from depth_node.errors import ModelError
 from depth_node.frames import DepthFrame
+from depth_node.frames import RelativeFrame
 from depth_node.model_folder.card import ModelCard
 from depth_node.model_folder.card import OutputSpec
 
@@ -22,17 +23,19 @@ from depth_node.model_folder.card import OutputSpec
 class ScriptedPipeline:
     """Depth is 2 m everywhere; each call of process takes the next step of the script.
 
+    With kind 'relative' the relative inverse depth is 700, and 0 and -3 in two corners.
+
     Steps: 'ok', 'slow' (50 ms), 'sleep' (0.6 s), 'engine' (EngineError), 'die' (ValueError) and
     'hang' (until released); the last one repeats.
     """
 
-    def __init__(self, steps=('ok',)):
+    def __init__(self, steps=('ok',), kind='metric'):
         self.steps = list(steps)
         self.card = ModelCard(
             name='scripted',
             network='none',
             variant='none',
-            output=OutputSpec('metric'),
+            output=OutputSpec(kind),
             inputs=(),
             fit='stretch',
             weights_license='CC0-1.0',
@@ -63,15 +66,25 @@ class ScriptedPipeline:
         if step == 'hang':
             self.released.wait(60)
         time.sleep({'slow': 0.05, 'sleep': 0.6}.get(step, 0.0))
-        depth_m = np.full(image.rgb.shape[:2], 2.0, np.float32)
+        facts = {
+            'camera': view.model,
+            'rgb': image.rgb,
+            'stamp_ns': image.stamp_ns,
+            'frame_id': image.frame_id,
+            'stage_ns': {'network': 1_000_000},
+        }
+        size = image.rgb.shape[:2]
+        if self.card.output.kind == 'relative':
+            inverse = np.full(size, 700.0, np.float32)
+            inverse[0, 0], inverse[0, -1], inverse[-1, 0] = np.nan, 0.0, -3.0
+            return RelativeFrame(inverse=inverse, **facts)
+        depth_m = np.full(size, 2.0, np.float32)
         depth_m[0, 0] = np.nan
-        return DepthFrame(
-            depth_m, view.model, image.rgb, image.stamp_ns, image.frame_id, {'network': 1_000_000}
-        )
+        return DepthFrame(depth_m=depth_m, **facts)
 
 
 if __name__ == '__main__':
-    from depth_node.ros.node import run
+    from depth_node.ros.lifecycle_node import run
 
     cut = sys.argv.index('--ros-args')
     sys.exit(run([sys.argv[0], *sys.argv[cut:]], ScriptedPipeline(sys.argv[1:cut]).open))

@@ -1,7 +1,8 @@
 """A node with the topics of the real one and depth that a test can predict; run as a program.
 
-The first argument says how it behaves: 'good', 'silent' (subscribes, publishes nothing), 'dies'
-(ends with status 3 at the first image) or 'absent' (ends at once).
+The first argument says how it behaves: 'good', 'relative' (relative inverse depth alone), 'silent'
+(subscribes, publishes nothing), 'dies' (ends with status 3 at the first image) or 'absent' (ends
+at once).
 """
 
 from __future__ import annotations
@@ -33,15 +34,23 @@ def truth(height: int, width: int) -> np.ndarray:
     return np.repeat(column[None], height, axis=0)
 
 
+def relative(height: int, width: int) -> np.ndarray:
+    """Relative inverse depth of the test scene; 0 where it is farthest."""
+    return np.float32(900.0) * (1 / truth(height, width) - np.float32(1 / 3))
+
+
 class StandIn(Node):
     def __init__(self, behaviour: str) -> None:
         super().__init__('stand_in')
         self.behaviour = behaviour
         self.camera = None
         self.received = 0
-        self.depth = self.create_publisher(Image, 'depth/image_rect', QOS)
+        self.relative = behaviour == 'relative'
+        topic = 'depth/relative' if self.relative else 'depth/image_rect'
+        self.depth = self.create_publisher(Image, topic, QOS)
         self.info = self.create_publisher(CameraInfo, 'depth/camera_info', QOS)
-        self.points = self.create_publisher(PointCloud2, 'points', QOS)
+        if not self.relative:
+            self.points = self.create_publisher(PointCloud2, 'points', QOS)
         self.diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', QOS)
         self.create_subscription(Image, 'image', self.receive, QOS)
         self.create_subscription(CameraInfo, 'camera_info', self.remember, QOS)
@@ -57,16 +66,20 @@ class StandIn(Node):
             raise SystemExit(3)
         if self.behaviour == 'silent' or self.received % 4 == 0:
             return
-        depth_m = truth(image.height, image.width) * np.float32(FACTOR)
-        depth_m[0] = np.nan
+        if self.relative:
+            values = relative(image.height, image.width)
+        else:
+            values = truth(image.height, image.width) * np.float32(FACTOR)
+        values[0] = np.nan
         message = Image(height=image.height, width=image.width, encoding='32FC1')
         message.header, message.step = image.header, 4 * image.width
-        message.data = array('B', depth_m.tobytes())
+        message.data = array('B', values.tobytes())
         self.depth.publish(message)
         if self.camera is not None:
             self.camera.header = image.header
             self.info.publish(self.camera)
-        self.points.publish(cloud(image, depth_m))
+        if not self.relative:
+            self.points.publish(cloud(image, values))
 
     def report(self) -> None:
         pairs = {

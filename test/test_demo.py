@@ -18,6 +18,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('rosbags')
 
 from standin_node import FACTOR
+from standin_node import relative
 from standin_node import truth
 
 from depth_node.demo import processes
@@ -26,6 +27,7 @@ from depth_node.demo import run as demo_run
 from depth_node.demo.processes import Child
 from depth_node.demo.truth import Exhibit
 from depth_node.demo.truth import Played
+from depth_node.demo.truth import RelativeExhibit
 from depth_node.demo.truth import Source
 from depth_node.demo.truth import judge
 from depth_node.demo.truth import read_log
@@ -37,6 +39,7 @@ from depth_node.recording.writer import RecordingWriter
 from depth_node.ros import player
 from depth_node.ros.collector import Arrival
 from depth_node.ros.collector import Cloud
+from depth_node.ros.collector import Published
 from depth_node.ros.collector import percentiles_ms
 from depth_node.ros.collector import rate_hz
 from depth_node.ros.footage import camera_of_view
@@ -97,6 +100,12 @@ def own_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def time_for_discovery(monkeypatch):
+    """The recording lasts half a second; a busy machine takes longer to match the topics."""
+    monkeypatch.setattr(demo_run, '_SETTLE_S', 2.5)
+
+
 def run_of(recording: Path, out: Path, behaviour: str, **changes) -> demo_run.Run:
     run = demo_run.Run(
         source=Source(recording),
@@ -150,6 +159,25 @@ def test_a_run_measures_what_went_over_dds_and_writes_all_results(recording, tmp
     assert 'attention' not in text
     assert 'none at all' in text and 'best constant' in text and 'too_old' in text
     assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+def test_relative_inverse_depth_is_compared_after_an_alignment_and_said_to_be(recording, tmp_path):
+    figures = demo_run.demonstrate(run_of(recording, tmp_path, 'relative'))
+    assert figures.relative and figures.depths > COUNT // 2 and figures.clouds == 0
+    quality = figures.quality
+    assert quality.frames >= 10 and quality.reversed_frames == 0
+    assert quality.aligned.abs_rel == pytest.approx(0.0, abs=0.02)
+    assert 0.15 < quality.constant.abs_rel < 0.4
+    # The farthest column is 0 in relative inverse depth, which is a value like any other.
+    assert quality.aligned.coverage == pytest.approx((HEIGHT - 1) / HEIGHT)
+    assert json.loads((tmp_path / 'demo.json').read_text())['quality']['aligned']
+    assert cv2.imread(str(tmp_path / 'demo.png')).shape[1] == 5 * 480
+    assert not (tmp_path / 'cloud.ply').exists()
+    text = demo_report.table(figures)
+    assert 'no metres and no clouds' in text and 'Abs Rel, aligned' in text
+    assert 'age of cloud' not in text and 'larger was farther' not in text
+    turned = replace(figures, quality=replace(quality, reversed_frames=3))
+    assert 'in 3 frames larger was farther' in demo_report.table(turned)
 
 
 def read_ply(path: Path) -> np.ndarray:
@@ -282,6 +310,10 @@ def played(count: int = COUNT) -> tuple[Played, ...]:
     )
 
 
+def metric(images: dict[int, np.ndarray]) -> Published:
+    return Published(relative=False, images=images)
+
+
 @pytest.mark.parametrize(
     'change, word',
     [
@@ -292,22 +324,21 @@ def played(count: int = COUNT) -> tuple[Played, ...]:
 )
 def test_depth_of_another_view_is_not_compared(tmp_path, change, word):
     path = write(tmp_path / 'bag', replace(CAMERA, **change))
-    depths = {5_000: truth(HEIGHT, WIDTH)}
-    judgement = judge(Source(path), played(), depths, CAMERA)
+    judgement = judge(Source(path), played(), metric({5_000: truth(HEIGHT, WIDTH)}), CAMERA)
     assert judgement.report is None and word in judgement.note
     assert judgement.exhibit.truth_m is None
 
 
 def test_depth_of_another_sensor_is_not_compared(tmp_path):
     path = write(tmp_path / 'bag', depth_frame='other')
-    judgement = judge(Source(path), played(), {5_000: truth(HEIGHT, WIDTH)}, CAMERA)
+    judgement = judge(Source(path), played(), metric({5_000: truth(HEIGHT, WIDTH)}), CAMERA)
     assert judgement.report is None and 'not aligned' in judgement.note
 
 
 def test_depth_of_another_size_is_compared_at_that_size(recording):
     half = replace(CAMERA, width=32, height=24, k=(30.0, 0.0, 15.5, 0.0, 30.0, 11.5, 0, 0, 1.0))
     wanted = truth(2 * HEIGHT, 2 * WIDTH)[2::4, 2::4]
-    judgement = judge(Source(recording), played(), {5_003: wanted}, half)
+    judgement = judge(Source(recording), played(), metric({5_003: wanted}), half)
     assert judgement.report.frames == 1
     assert judgement.report.metric.abs_rel < 0.001
     assert judgement.exhibit.rgb.shape == (HEIGHT, WIDTH, 3)
@@ -315,8 +346,31 @@ def test_depth_of_another_size_is_compared_at_that_size(recording):
 
 
 def test_depth_without_a_known_stamp_is_not_compared(recording):
-    judgement = judge(Source(recording), played(), {77: truth(HEIGHT, WIDTH)}, CAMERA)
+    judgement = judge(Source(recording), played(), metric({77: truth(HEIGHT, WIDTH)}), CAMERA)
     assert judgement.report is None and judgement.exhibit is None and judgement.note
+
+
+def test_relative_inverse_depth_without_a_truth_is_shown_and_not_compared(tmp_path):
+    path = write(tmp_path / 'bag', depth_frame='other')
+    published = Published(relative=True, images={5_000: relative(HEIGHT, WIDTH)})
+    judgement = judge(Source(path), played(), published, CAMERA)
+    assert judgement.report is None and 'not aligned' in judgement.note
+    assert judgement.exhibit.aligned_m is None and judgement.exhibit.inverse[0, -1] == 0.0
+
+
+def test_the_model_and_the_age_of_images_reach_the_node(recording, tmp_path, monkeypatch):
+    runs = []
+
+    def noted(run):
+        runs.append(run)
+        raise RecordingError('demo', 'enough', 'this')
+
+    monkeypatch.setattr(demo_run, 'demonstrate', noted)
+    words = ['--recording', str(recording), '--model', './my models/x', '--max-age-s', '20']
+    assert demo.main(words) == 1
+    command = demo_run._node(replace(runs[0], out=tmp_path), {})._words
+    assert "model.name:='./my models/x'" in command
+    assert 'input.max_age_s:=20.0' in command
 
 
 def test_a_log_that_was_cut_short_is_read_as_far_as_it_goes(tmp_path):
@@ -408,6 +462,22 @@ def test_unknown_depth_is_grey_and_colours_share_one_scale():
     assert alone.shape[1] == 960
     nothing = np.full((4, 4), np.nan, dtype=np.float32)
     assert demo_report.render(Exhibit(np.zeros((4, 4, 3), np.uint8), nothing, None)).size
+
+
+def test_near_has_the_same_colour_in_metres_and_in_relative_inverse_depth():
+    rgb, truth_m = np.zeros((HEIGHT, WIDTH, 3), np.uint8), truth(HEIGHT, WIDTH)
+    inverse = relative(HEIGHT, WIDTH)
+    inverse[0] = np.nan
+    picture = demo_report.render(RelativeExhibit(rgb, inverse, truth_m, truth_m))
+    _, shown, aligned, true, _ = np.split(picture, 5, axis=1)
+    assert shown[2, 200].tolist() == [48, 48, 48]
+    for column in (1, 478):
+        assert shown[200, column].tolist() == aligned[200, column].tolist()
+        assert shown[200, column].tolist() == true[200, column].tolist()
+    assert shown[200, 1].tolist() != shown[200, 478].tolist()
+    nothing = np.full((4, 4), np.nan, np.float32)
+    alone = demo_report.render(RelativeExhibit(rgb, nothing, None, None))
+    assert alone.shape[1] == 2 * 480
 
 
 def test_a_cloud_without_points_is_still_a_ply_file(tmp_path):

@@ -33,15 +33,16 @@ from depth_node.networks import conformance
 from depth_node.networks import make_model as maker
 from depth_node.networks import registry
 from depth_node.networks.make_model import make_model
+from depth_node.networks.specification import Identity
 
-SPEC = registry.spec('lite-mono')
+TRAITS = registry.spec('lite-mono').variants['tiny']
 SIZES = [(64, 96), (96, 64)]
 
 
 def trained() -> torch.nn.Module:
     """Return a network in which every weight matters; fresh ones hide faults behind 1e-6."""
-    network = SPEC.build('tiny', {}).eval()
-    conformance.fill(network, SPEC)
+    network = registry.build('lite-mono', Identity('tiny')).eval()
+    conformance.fill(network)
     return network
 
 
@@ -53,8 +54,8 @@ def card(name: str) -> ModelCard:
         output=OutputSpec('disparity'),
         inputs=(),
         fit='native',
-        mean=SPEC.mean,
-        std=SPEC.std,
+        mean=TRAITS.mean,
+        std=TRAITS.std,
     )
 
 

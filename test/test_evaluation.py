@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from depth_node.errors import DepthNodeError
+from depth_node.evaluation import AlignedEvaluation
+from depth_node.evaluation import Alignment
 from depth_node.evaluation import ConstantBaseline
 from depth_node.evaluation import Evaluation
+from depth_node.evaluation import aligned_depth
+from depth_node.evaluation import alignment_of
 from depth_node.evaluation import metrics_of
 from depth_node.evaluation import nearest
 
@@ -114,3 +118,69 @@ def test_nearest_follows_pixel_centres_and_mixes_nothing():
     assert nearest(depth, 2, 8).tolist() == [[1, 1, 2, 2, 3, 3, 4, 4]] * 2
     assert nearest(depth, 1, 3).tolist() == [[1.0, 3.0, 4.0]]
     assert nearest(depth, 1, 4).tolist() == depth.tolist()
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    return np.exp(np.random.default_rng(seed).normal(1.0, 0.6, (20, 30)))
+
+
+@pytest.mark.parametrize(('scale', 'shift'), [(1 / 900, 0.05), (0.3, -0.2), (1e-6, 0.0)])
+def test_alignment_finds_scale_and_shift_and_leaves_no_error(scale, shift):
+    truth = scene()
+    inverse = (1 / truth - shift) / scale
+    found = alignment_of(inverse, truth)
+    assert found.scale == pytest.approx(scale) and found.shift == pytest.approx(shift, abs=1e-9)
+    np.testing.assert_allclose(aligned_depth(inverse, found), truth, rtol=1e-5)
+    evaluation = AlignedEvaluation()
+    assert evaluation.add(inverse, truth).abs_rel < 1e-6
+    assert evaluation.report().reversed_frames == 0
+
+
+def test_alignment_is_the_least_squares_fit_in_inverse_depth():
+    truth = scene()
+    inverse = 50 / truth + np.random.default_rng(1).normal(0, 5, truth.shape)
+    found = alignment_of(inverse, truth)
+    columns = np.stack([inverse.ravel(), np.ones(truth.size)], axis=1)
+    wanted = np.linalg.lstsq(columns, 1 / truth.ravel(), rcond=None)[0]
+    assert (found.scale, found.shift) == pytest.approx(tuple(wanted))
+
+
+def test_zero_and_negative_relative_values_count_and_unknown_ones_do_not():
+    truth = np.array([[1.0, 2.0, 4.0, 2.0, np.nan, 2.0]])
+    inverse = np.array([[6.0, 0.0, -3.0, np.nan, 5.0, np.inf]])
+    errors = AlignedEvaluation().add(inverse, truth)
+    assert errors.abs_rel == pytest.approx(0.0, abs=1e-6)
+    assert errors.coverage == pytest.approx(3 / 5)
+
+
+def test_an_image_without_contrast_is_as_good_as_the_constant_and_not_better():
+    evaluation = AlignedEvaluation()
+    evaluation.add(np.full((20, 30), 7.0), scene())
+    report = evaluation.report()
+    assert report.aligned.abs_rel == pytest.approx(report.constant.abs_rel, rel=1e-6)
+    harmonic = 1 / np.mean(1 / scene())
+    wanted = np.mean(np.abs(harmonic - scene()) / scene())
+    assert report.constant.abs_rel == pytest.approx(wanted)
+
+
+def test_larger_is_farther_is_told_and_not_hidden_by_the_fit():
+    evaluation = AlignedEvaluation()
+    evaluation.add(-1 / scene(), scene())
+    evaluation.add(1 / scene(1), scene(1))
+    assert (evaluation.report().reversed_frames, evaluation.report().frames) == (1, 2)
+
+
+def test_what_is_aligned_behind_the_horizon_is_cut_to_the_farthest_truth():
+    inverse = np.array([[10.0, 0.5, 0.0, -5.0, np.nan]])
+    depth = aligned_depth(inverse, Alignment(0.1, 0.0), max_m=15.0)
+    np.testing.assert_allclose(depth, [[1.0, 15.0, 15.0, 15.0, np.nan]])
+
+
+def test_nothing_to_align_is_none_and_other_shapes_are_refused():
+    evaluation = AlignedEvaluation()
+    nothing = np.full((2, 2), np.nan)
+    assert evaluation.add(np.ones((2, 2)), nothing) is None
+    assert evaluation.report() is None
+    assert alignment_of(nothing, np.ones((2, 2))) is None
+    with pytest.raises(DepthNodeError, match='shape'):
+        alignment_of(np.ones((1, 4)), np.ones((3, 4)))

@@ -14,6 +14,7 @@ from depth_node.networks import conformance
 from depth_node.networks import registry
 from depth_node.networks.export import export_onnx
 from depth_node.networks.rewrites import linearized
+from depth_node.networks.specification import Identity
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -21,7 +22,6 @@ ort = pytest.importorskip('onnxruntime')
 ov = pytest.importorskip('openvino')
 
 EXACT = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
-SPEC = registry.spec('lite-mono')
 WEIGHTS = 'graphs.safetensors'
 
 
@@ -58,8 +58,8 @@ class TwoOutputs(Small):
 
 @pytest.fixture(scope='module')
 def trained():
-    network = SPEC.build('tiny', {}).eval()
-    conformance.fill(network, SPEC)
+    network = registry.build('lite-mono', Identity('tiny')).eval()
+    conformance.fill(network)
     return network
 
 

@@ -132,6 +132,10 @@ def test_rviz_does_not_normalize_and_shows_the_topics_of_the_node():
     assert displays['Depth']['Normalize Range'] is False
     assert displays['Depth']['Topic']['Value'] == '/depth/image_rect'
     assert displays['Points']['Topic']['Value'] == '/points'
+    relative = displays['Relative depth']
+    assert relative['Topic']['Value'] == '/depth/relative'
+    # Without a unit there is no range to set, and without +Inf nothing is painted over.
+    assert relative['Normalize Range'] is True and relative['Enabled'] is False
     assert manager['Global Options']['Fixed Frame'] == 'camera_optical_frame'
 
 

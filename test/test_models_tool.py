@@ -20,6 +20,7 @@ from depth_node.networks import registry
 from depth_node.networks.checkpoint import load_released
 from depth_node.networks.checkpoint import read_checkpoint
 from depth_node.networks.model_weights import network_of
+from depth_node.networks.specification import Identity
 from depth_node.tools import models
 
 SPEC = registry.spec('lite-mono')
@@ -28,8 +29,8 @@ Entries = dict[str, object]
 
 def released(variant: str, **extra: object) -> tuple[Entries, Entries]:
     """Return the entries of encoder.pth and depth.pth as the authors' scripts leave them."""
-    network = SPEC.build(variant, {})
-    conformance.fill(network, SPEC)
+    network = registry.build('lite-mono', Identity(variant))
+    conformance.fill(network)
     encoder: Entries = collections.OrderedDict(network.encoder.state_dict())
     decoder: Entries = collections.OrderedDict(network.decoder.state_dict())
     encoder.update(extra)
@@ -64,8 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope='module')
 def imported(tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('models') / 'my-tiny'
-    arguments = ['import', 'lite-mono', '--encoder', str(tiny['encoder'])]
-    arguments += ['--depth', str(tiny['depth']), '-o', str(out)]
+    arguments = ['import', 'lite-mono', str(tiny['encoder'].parent), '-o', str(out)]
     assert models.main([*arguments, '--height', '64', '--width', '96']) == 0
     return out
 
@@ -157,8 +157,7 @@ def test_variant_and_dilations_follow_from_the_files(
 ) -> None:
     files = saved(tmp_path, *released(variant, height=height, width=width, use_stereo=True))
     found = load_released(SPEC, files)
-    assert found.variant == variant
-    assert found.options == {'dilations': f'{width}x{height}'}
+    assert found.identity == Identity(variant, {'dilations': f'{width}x{height}'})
     assert found.training_size == (height, width)
     assert not found.network.training
 
@@ -181,7 +180,7 @@ def test_missing_keys_are_counted_and_the_first_ten_listed(tmp_path: Path) -> No
     for key in gone:
         del encoder[key]
     text = refusal(tmp_path, encoder, decoder)
-    assert f'{len(gone)} missing' in text and text.count("'stages.1.") == 10
+    assert f'{len(gone)} missing' in text and text.count("'encoder.stages.1.") == 10
     assert 'encoder.pth' in text
 
 
@@ -190,14 +189,14 @@ def test_unexpected_and_misshapen_keys_are_refused(tmp_path: Path) -> None:
     decoder['decoder.9.conv.weight'] = torch.zeros(3)
     decoder['decoder.6.conv.bias'] = torch.zeros(2)
     text = refusal(tmp_path, encoder, decoder)
-    assert "1 unexpected: 'decoder.9.conv.weight'" in text
+    assert "1 unexpected: 'decoder.decoder.9.conv.weight'" in text
     assert 'decoder.6.conv.bias (2,) instead of (1,)' in text
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     encoder, decoder = released('tiny')
     encoder['stages.0.0.gamma'] = torch.full((32,), float('nan'))
-    assert "1 not finite: 'stages.0.0.gamma'" in refusal(tmp_path, encoder, decoder)
+    assert "1 not finite: 'encoder.stages.0.0.gamma'" in refusal(tmp_path, encoder, decoder)
 
 
 @pytest.mark.parametrize(
@@ -307,11 +306,14 @@ def test_a_torch_whose_restricted_reader_leaks_is_refused(
 def test_import_answers_trouble_with_one_sentence_and_status_1(
     tmp_path: Path, tiny: dict[str, Path], imported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = ['--encoder', str(tiny['encoder']), '--depth', str(tiny['depth'])]
+    path, size = str(tiny['encoder'].parent), ('--height', '65', '--width', '640')
     for arguments, named in (
-        (['import', 'mono-lite', *parts, '-o', str(tmp_path / 'a')], 'lite-mono'),
-        (['import', 'lite-mono', *parts, '-o', str(imported)], 'already there'),
-        (['import', 'lite-mono', *parts, '-o', str(tmp_path / 'a'), '--height', '65'], '65'),
+        (['import', 'mono-lite', path, '-o', str(tmp_path / 'a')], 'lite-mono'),
+        (['import', 'lite-mono', path, '-o', str(imported)], 'already there'),
+        (['import', 'lite-mono', path, '-o', str(tmp_path / 'a'), *size], '640x65'),
+        (['import', 'lite-mono', path, '-o', str(tmp_path / 'a'), *size[:2]], 'both or none'),
+        (['import', 'lite-mono', path, '-o', str(tmp_path / 'a'), '--variant', '8m'], 'of 8m'),
+        (['import', 'lite-mono', str(tmp_path), '-o', str(tmp_path / 'a')], 'no encoder.pth'),
         (['show', 'absent'], 'models list'),
     ):
         assert models.main(arguments) == 1
@@ -320,10 +322,23 @@ def test_import_answers_trouble_with_one_sentence_and_status_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_import_asks_for_a_size_that_the_files_do_not_carry(
+def test_import_asks_for_a_size_where_the_files_carry_none_and_several_were_released(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = saved(tmp_path, *released('tiny'))
-    arguments = ['import', 'lite-mono', '--encoder', str(files['encoder'])]
-    assert models.main([*arguments, '--depth', str(files['depth']), '-o', 'never']) == 1
+    network = registry.build('monodepth2', Identity('resnet18'))
+    saved(tmp_path, network.encoder.state_dict(), network.decoder.state_dict())
+    assert models.main(['import', 'monodepth2', str(tmp_path), '-o', 'never']) == 1
     assert '--height and --width' in capsys.readouterr().err
+
+
+def test_sources_tell_where_authors_publish_under_which_licence_with_which_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert models.main(['sources']) == 0
+    text = capsys.readouterr().out
+    for name in registry.names():
+        spec = registry.spec(name)
+        assert spec.paper in text and spec.weights_license in text
+        assert all(release.name in text and release.source in text for release in spec.releases)
+    assert text.count('non-commercial') >= 4 and 'never released' in text
+    assert 'abs_rel 0.107' in text

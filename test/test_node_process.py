@@ -80,6 +80,30 @@ def test_a_signal_ends_the_process_with_0_and_without_a_traceback(start, number,
         feeder.close()
 
 
+@pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='needs /proc')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+@pytest.mark.parametrize('library', ['_multiarray_umath', 'cv2', '_rclpy_pybind11'])
+def test_a_signal_during_the_imports_ends_the_process_as_a_later_one_does(number, library):
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'depth_node.ros.node'],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=SCRIPT.parents[1],
+    )
+    try:
+        maps = Path(f'/proc/{process.pid}/maps')
+        end = time.monotonic() + 20
+        while library not in maps.read_text():
+            assert time.monotonic() < end
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert errors == ''
+
+
 class Feeder:
     """A camera with a consumer for a node in another process."""
 

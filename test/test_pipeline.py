@@ -15,7 +15,6 @@ from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.errors import EngineError
 from depth_node.errors import ImageRejected
-from depth_node.errors import ModelError
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
@@ -241,8 +240,3 @@ def test_a_depth_that_is_not_positive_is_unknown_and_an_infinite_one_stays_infin
     assert np.isnan(depth[:95]).all()
     assert np.isfinite(depth[110:330]).all()
     assert np.isposinf(depth[360:]).all()
-
-
-def test_a_relative_network_is_refused_before_it_publishes_anything(opened) -> None:
-    with pytest.raises(ModelError, match='scale'):
-        opened(output=OutputSpec('relative'))

@@ -16,6 +16,7 @@ from depth_node import model_folder  # noqa: E402
 from depth_node.errors import ModelError  # noqa: E402
 from depth_node.errors import RecordingError  # noqa: E402
 from depth_node.networks import registry  # noqa: E402
+from depth_node.networks.specification import Identity  # noqa: E402
 from depth_node.pretraining import batches as batches_room  # noqa: E402
 from depth_node.pretraining.batches import BatchSpec  # noqa: E402
 from depth_node.pretraining.batches import batches  # noqa: E402
@@ -149,7 +150,8 @@ def plan(minutes: float) -> TrainingPlan:
 
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    return registry.spec('lite-mono').build('tiny', {'drop_path': 0.0, 'layer_scale': 0.1})
+    options = {'drop_path': 0.0, 'layer_scale': 0.1}
+    return registry.build('lite-mono', Identity('tiny', options))
 
 
 def trainer(folder: Path, minutes: float, lines: list[str]) -> Trainer:
@@ -187,7 +189,8 @@ def test_a_loss_that_is_no_number_changes_nothing_and_then_ends(tmp_path: Path) 
 
 def test_gradients_under_bfloat16_are_those_of_float32() -> None:
     """torch 2.13 computes wrong ones for dilated depthwise convolutions; the network avoids it."""
-    wide = registry.spec('lite-mono').build('small', {'drop_path': 0.0, 'layer_scale': 0.1})
+    options = {'drop_path': 0.0, 'layer_scale': 0.1}
+    wide = registry.build('lite-mono', Identity('small', options))
     wide = wide.eval().to(memory_format=torch.channels_last)
     image = torch.rand((2, 3, 64, 96)).to(memory_format=torch.channels_last)
     truth = torch.rand((2, 1, 64, 96)) + 0.5

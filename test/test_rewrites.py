@@ -16,10 +16,11 @@ from depth_node.networks.rewrites import folded_batch_norm
 from depth_node.networks.rewrites import linearized
 from depth_node.networks.rewrites import over_parts
 from depth_node.networks.rewrites import pointwise
+from depth_node.networks.specification import Identity
 
 VARIANTS = ('tiny', 'small', 'base', '8m')
 SIZES = ('640x192', '1024x320')
-SPEC = registry.spec('lite-mono')
+TRAITS = registry.spec('lite-mono').variants['tiny']
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -33,13 +34,13 @@ def one_thread():
 
 def filled(variant, size='640x192'):
     """Weights of which every one matters: fresh layer scales would hide any mistake."""
-    network = SPEC.build(variant, {'dilations': size}).eval()
-    conformance.fill(network, SPEC)
+    network = registry.build('lite-mono', Identity(variant, {'dilations': size})).eval()
+    conformance.fill(network)
     return network
 
 
 def normalized(image):
-    return (image - SPEC.mean[0]) / SPEC.std[0]
+    return (image - TRAITS.mean[0]) / TRAITS.std[0]
 
 
 def randomized(module):

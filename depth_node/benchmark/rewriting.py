@@ -99,8 +99,8 @@ def _prepare(variant: str, height: int, width: int, folder: str) -> None:
     import torch
 
     from depth_node.networks import conformance
-    from depth_node.networks import registry
     from depth_node.networks.export import export_onnx
+    from depth_node.networks.rewrites import linearized
 
     class FullSize(torch.nn.Module):
         """The network as trained; graphs have one output."""
@@ -113,16 +113,13 @@ def _prepare(variant: str, height: int, width: int, folder: str) -> None:
             """Return the disparity of full size."""
             return self.network(image)[0]
 
-    spec = registry.spec('lite-mono')
     network = _network(variant)
     place = Path(folder)
-    image = conformance.image(0, (1, 3, height, width))
-    mean = np.asarray(spec.mean, np.float32)[None, :, None, None]
-    std = np.asarray(spec.std, np.float32)[None, :, None, None]
+    image = conformance.image([0], height, width)
     np.save(place / 'reference.npy', image)
-    np.save(place / 'rewritten.npy', (image - mean) / std)
+    np.save(place / 'rewritten.npy', network.normalized(torch.from_numpy(image)).numpy())
     export_onnx(FullSize(network).eval(), height, width, place / 'reference.onnx')
-    export_onnx(spec.linearize(network, height, width), height, width, place / 'rewritten.onnx')
+    export_onnx(linearized(network, height, width), height, width, place / 'rewritten.onnx')
     with torch.inference_mode():
         exact = network.double()(torch.from_numpy(image).double())[0]
     np.save(place / 'exact.npy', exact[0, 0].numpy())
@@ -132,24 +129,23 @@ def _network(variant: str) -> Any:
     """Build a network whose every layer matters: fresh layer scales would hide all errors."""
     from depth_node.networks import conformance
     from depth_node.networks import registry
+    from depth_node.networks.specification import Identity
 
-    spec = registry.spec('lite-mono')
-    network = spec.build(variant, {}).eval()
-    conformance.fill(network, spec)
+    network = registry.build('lite-mono', Identity(variant)).eval()
+    conformance.fill(network)
     return network
 
 
 def _open_torch(folder: str, variant: str, graph: str) -> Opened:
     import torch
 
-    from depth_node.networks import registry
+    from depth_node.networks.rewrites import linearized
 
     image = np.load(Path(folder) / f'{graph}.npy')
     tensor = torch.from_numpy(image).to(memory_format=torch.channels_last)
     network = _network(variant)
     if graph == 'rewritten':
-        linearize = registry.spec('lite-mono').linearize
-        network = linearize(network, image.shape[2], image.shape[3])
+        network = linearized(network, image.shape[2], image.shape[3])
     network = network.to(memory_format=torch.channels_last)
 
     def call() -> NDArray[np.float32]:

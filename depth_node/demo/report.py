@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.demo.truth import Exhibit
-from depth_node.evaluation import Report
+from depth_node.demo.truth import AnyExhibit
+from depth_node.demo.truth import Quality
+from depth_node.demo.truth import RelativeExhibit
+from depth_node.evaluation import AlignedReport
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
 from depth_node.health import Percentiles
@@ -40,6 +42,8 @@ class Figures:
     """What was played."""
     model: str
     """Model of the node."""
+    relative: bool
+    """Whether it gives relative inverse depth, and so neither metres nor clouds."""
     facts: dict[str, str]
     """Keys and values of the node's diagnostics at the end."""
     played: int
@@ -47,7 +51,7 @@ class Figures:
     received: int | None
     """Pictures that reached the node; None where its diagnostics did not say."""
     depths: int
-    """Depth images that came."""
+    """Images of depth, or of relative inverse depth, that came."""
     clouds: int
     """Clouds that came."""
     drops: dict[str, int]
@@ -70,8 +74,8 @@ class Figures:
     """Processor time of the node while pictures were played; 100 is one core."""
     torch_loaded: bool
     """Whether torch's library was in the node's memory; it serves without."""
-    quality: Report | None
-    """Against the recording's own depth."""
+    quality: Quality | None
+    """Against the recording's own depth; of relative inverse depth after an alignment to it."""
     quality_note: str
     """Why there is none; empty where there is one."""
     node_status: int | None
@@ -87,11 +91,10 @@ def table(figures: Figures) -> str:
         ('played', figures.source),
         ('model', _model(figures)),
         ('pictures played / received', f'{figures.played} / {received}'),
-        ('depth images / clouds out', f'{figures.depths} / {figures.clouds}'),
+        *_output_rows(figures),
         ('dropped', dropped or 'none'),
         ('rate in / out', f'{figures.input_rate_hz:.1f} / {figures.output_rate_hz:.1f} Hz'),
-        ('age of depth p50 / p95 / p99', _ages(figures.depth_age)),
-        ('age of cloud p50 / p95 / p99', _ages(figures.cloud_age)),
+        *_age_rows(figures),
         ('start to first depth', first),
         ('memory of the node', f'{figures.rss_mib:.0f} MiB (peak {figures.peak_rss_mib:.0f} MiB)'),
         ('processor use of the node', f'{figures.cpu_percent:.0f} % of one core'),
@@ -127,37 +130,65 @@ def write_ply(path: Path, cloud: Cloud) -> None:
     write_atomically(path, lambda stream: stream.write(header.encode() + vertices.tobytes()))
 
 
-def write_picture(path: Path, exhibit: Exhibit) -> None:
+def write_picture(path: Path, exhibit: AnyExhibit) -> None:
     """Write image, depth and, where there is one, truth and error side by side as a PNG."""
     picture = cv2.cvtColor(render(exhibit), cv2.COLOR_RGB2BGR)
     data = cv2.imencode('.png', picture)[1].tobytes()
     write_atomically(path, lambda stream: stream.write(data))
 
 
-def render(exhibit: Exhibit) -> Picture:
+def render(exhibit: AnyExhibit) -> Picture:
     """Draw the panels of an exhibit.
 
-    :returns: (h, w, 3) RGB; unknown depth is dark grey.
+    :returns: (h, w, 3) RGB; what is unknown is dark grey, what is near has the same colours in
+        metres and in relative inverse depth.
     """
-    limits = _limits(
-        [exhibit.depth_m] if exhibit.truth_m is None else [exhibit.depth_m, exhibit.truth_m]
-    )
-    near, far = (f'{limit:.2f} m' for limit in limits)
-    panels = [
-        _panel(exhibit.rgb, 'image', None, '', ''),
-        _panel(_depth_colors(exhibit.depth_m, limits), 'depth', cv2.COLORMAP_TURBO, near, far),
-    ]
-    if exhibit.truth_m is not None:
-        truth = _depth_colors(exhibit.truth_m, limits)
-        panels.append(_panel(truth, 'recorded depth', cv2.COLORMAP_TURBO, near, far))
-        with np.errstate(invalid='ignore', divide='ignore'):
-            error = np.abs(exhibit.depth_m - exhibit.truth_m) / exhibit.truth_m
-        colors = _colors(error / _LARGEST_ERROR, cv2.COLORMAP_INFERNO)
-        last = f'{_LARGEST_ERROR * 100:.0f} % or more'
-        panels.append(_panel(colors, 'relative error', cv2.COLORMAP_INFERNO, '0 %', last))
+    panels = [_panel(exhibit.rgb, 'image', None, '', '')]
+    if isinstance(exhibit, RelativeExhibit):
+        panels.append(_relative_panel(exhibit.inverse))
+        if exhibit.aligned_m is not None and exhibit.truth_m is not None:
+            panels += _depth_panels(exhibit.aligned_m, exhibit.truth_m, ', aligned to the truth')
+    else:
+        panels += _depth_panels(exhibit.depth_m, exhibit.truth_m, '')
     height = max(panel.shape[0] for panel in panels)
     return np.hstack(
         [np.pad(panel, ((0, height - panel.shape[0]), (0, 0), (0, 0))) for panel in panels]
+    )
+
+
+def _depth_panels(
+    depth_m: NDArray[np.float32], truth_m: NDArray[np.float32] | None, suffix: str
+) -> list[Picture]:
+    """Draw depth and, where there is one, truth and error, on one scale.
+
+    :param suffix: how the depth came to be, for the captions.
+    """
+    limits = _limits([depth_m] if truth_m is None else [depth_m, truth_m])
+    near, far = (f'{limit:.2f} m' for limit in limits)
+    colors = _depth_colors(depth_m, limits)
+    panels = [_panel(colors, f'depth{suffix}', cv2.COLORMAP_TURBO, near, far)]
+    if truth_m is not None:
+        truth = _depth_colors(truth_m, limits)
+        panels.append(_panel(truth, 'recorded depth', cv2.COLORMAP_TURBO, near, far))
+        with np.errstate(invalid='ignore', divide='ignore'):
+            error = np.abs(depth_m - truth_m) / truth_m
+        colors = _colors(error / _LARGEST_ERROR, cv2.COLORMAP_INFERNO)
+        last = f'{_LARGEST_ERROR * 100:.0f} % or more'
+        panels.append(_panel(colors, f'relative error{suffix}', cv2.COLORMAP_INFERNO, '0 %', last))
+    return panels
+
+
+def _relative_panel(inverse: NDArray[np.float32]) -> Picture:
+    """Draw relative inverse depth, linearly between all but its outermost two percent."""
+    values = inverse[np.isfinite(inverse)]
+    low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
+    share = (high - inverse) / max(high - low, 1e-6)
+    return _panel(
+        _colors(share, cv2.COLORMAP_TURBO),
+        'relative inverse depth, no unit',
+        cv2.COLORMAP_TURBO,
+        f'near {high:.3g}',
+        f'far {low:.3g}',
     )
 
 
@@ -222,10 +253,31 @@ def _ages(ages: Percentiles | None) -> str:
     return f'{ages.p50_ms:.1f} / {ages.p95_ms:.1f} / {ages.p99_ms:.1f} ms'
 
 
-def _quality_rows(report: Report | None, note: str) -> list[tuple[str, str]]:
+def _output_rows(figures: Figures) -> list[tuple[str, str]]:
+    """Word what was published, and what a relative model cannot give."""
+    if not figures.relative:
+        return [('depth images / clouds out', f'{figures.depths} / {figures.clouds}')]
+    return [
+        ('relative images out', f'{figures.depths}'),
+        ('attention', 'the model gives relative inverse depth: no metres and no clouds'),
+    ]
+
+
+def _age_rows(figures: Figures) -> list[tuple[str, str]]:
+    """Word how old results were when they came."""
+    what = 'relative image' if figures.relative else 'depth'
+    rows = [(f'age of {what} p50 / p95 / p99', _ages(figures.depth_age))]
+    if not figures.relative:
+        rows.append(('age of cloud p50 / p95 / p99', _ages(figures.cloud_age)))
+    return rows
+
+
+def _quality_rows(report: Quality | None, note: str) -> list[tuple[str, str]]:
     """Word the errors, each beside what a constant reaches."""
     if report is None:
         return [('against recorded depth', f'not compared: {note}')]
+    if isinstance(report, AlignedReport):
+        return _aligned_rows(report)
     constant = report.baseline
     return [
         ('compared with recorded depth', f'{report.frames} frames'),
@@ -242,6 +294,27 @@ def _quality_rows(report: Report | None, note: str) -> list[tuple[str, str]]:
         ('within 25 % (a1)', f'{report.metric.a1:.1%}   (best constant: {constant.a1:.1%})'),
         ('pixels with depth', f'{report.metric.coverage:.1%}'),
     ]
+
+
+def _aligned_rows(report: AlignedReport) -> list[tuple[str, str]]:
+    """Word errors that the truth itself has helped to make smaller."""
+    aligned, constant = report.aligned, report.constant
+    rows = [
+        ('compared with recorded depth', f'{report.frames} frames, not in metres of its own:'),
+        ('', 'each image was given the scale and shift that fit it best to the truth'),
+        (
+            'Abs Rel, aligned',
+            f'{aligned.abs_rel:.3f}   (a constant, aligned: {constant.abs_rel:.3f})',
+        ),
+        (
+            'within 25 % (a1), aligned',
+            f'{aligned.a1:.1%}   (a constant, aligned: {constant.a1:.1%})',
+        ),
+        ('pixels with a value', f'{aligned.coverage:.1%}'),
+    ]
+    if report.reversed_frames:
+        rows.append(('attention', f'in {report.reversed_frames} frames larger was farther'))
+    return rows
 
 
 def _plain(value: object) -> object:

@@ -28,6 +28,7 @@ from depth_node.ros import collector as outputs
 from depth_node.ros.collector import Collector
 from depth_node.ros.collector import Status
 from depth_node.ros.transport_profile import profile_variables
+from depth_node.settings import Settings
 
 _KEPT_DEPTHS = 60
 _POLL_S = 0.1
@@ -63,6 +64,8 @@ class Run:
     """How long the first depth image may take from the start of the node, seconds."""
     points: bool = True
     """Whether the clouds are listened to; the node makes none otherwise."""
+    max_age_s: float = Settings().input.max_age_s
+    """Parameter input.max_age_s: a slower model has all of its images dropped, seconds."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _watch(
         def look() -> None:
             nonlocal first, last
             _require_alive(node)
-            count = collector.count(outputs.DEPTH)
+            count = collector.count(collector.image_topic)
             # Not while nothing comes any more: idling would make the load look smaller.
             if count > bar.n:
                 last = node.usage() or last
@@ -147,7 +150,7 @@ def _settle(collector: Collector, look: Callable[[], None]) -> None:
     before = -1
     while time.monotonic() < min(end_s, quiet_s):
         look()
-        count = collector.count(outputs.DEPTH) + collector.count(outputs.POINTS)
+        count = collector.count(collector.image_topic) + collector.count(outputs.POINTS)
         if count != before:
             before, quiet_s = count, time.monotonic() + _SETTLED_S
         time.sleep(_POLL_S)
@@ -163,13 +166,16 @@ def _results(
 ) -> Figures:
     """Compare with the recorded depth, sum up, and write all files."""
     played = read_log(run.out / 'player.jsonl')
-    depths, clouds = collector.arrivals(outputs.DEPTH), collector.arrivals(outputs.POINTS)
-    judgement = judge(run.source, played, collector.depths(), collector.camera())
+    published = collector.published()
+    depths = collector.arrivals(collector.image_topic)
+    clouds = collector.arrivals(outputs.POINTS)
+    judgement = judge(run.source, played, published, collector.camera())
     received, drops = _counters(collector.statuses())
     spent_ns = played[-1].stamp_ns - played[0].stamp_ns if played else 0
     figures = Figures(
         source=str(run.source.path),
         model=run.model,
+        relative=published.relative,
         facts=_facts(collector.statuses()),
         played=len(played),
         received=received,
@@ -238,7 +244,7 @@ def _node(run: Run, environment: dict[str, str]) -> Child:
         'model.engine': run.engine,
         'input.transport': 'raw',
     }
-    words = [*run.node, '--ros-args']
+    words = [*run.node, '--ros-args', '-p', f'input.max_age_s:={float(run.max_age_s)}']
     for name, value in values.items():
         words += ['-p', f"{name}:='{value}'"]
     return Child('node', words, environment, run.out / 'node.log')

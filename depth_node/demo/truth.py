@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.evaluation import AlignedEvaluation
+from depth_node.evaluation import AlignedReport
 from depth_node.evaluation import Evaluation
 from depth_node.evaluation import Report
+from depth_node.evaluation import aligned_depth
+from depth_node.evaluation import alignment_of
 from depth_node.evaluation import nearest
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
@@ -28,6 +33,7 @@ from depth_node.recording import Recording
 from depth_node.recording import Topic
 from depth_node.recording import open_recording
 from depth_node.recording.messages import Content
+from depth_node.ros.collector import Published
 from depth_node.ros.footage import Shot
 from depth_node.ros.footage import as_raw
 from depth_node.ros.footage import filmed_shots
@@ -37,6 +43,7 @@ _SAME_MOMENT_NS = 20_000_000
 _SAME_CAMERA = 0.01
 
 Depth = NDArray[np.float32]
+Quality = Union[Report, AlignedReport]
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,32 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class RelativeExhibit:
+    """One picture with the relative inverse depth that was made of it."""
+
+    rgb: NDArray[np.uint8]
+    """(H, W, 3) RGB of the source."""
+    inverse: NDArray[np.float32]
+    """(h, w) what the node published; no unit, larger is nearer."""
+    aligned_m: Depth | None
+    """(h, w) the same with the scale and the shift that fit it best to the truth, metres."""
+    truth_m: Depth | None
+    """(h, w) what the recording says, metres."""
+
+
+AnyExhibit = Union[Exhibit, RelativeExhibit]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What the recording's own depth says about the published one."""
 
-    report: Report | None
+    report: Quality | None
     """None where there is nothing to compare with."""
     note: str
     """Why there is none; empty where there is one."""
-    exhibit: Exhibit | None
-    """The last compared frame, or else the last one; None where no depth was kept."""
+    exhibit: AnyExhibit | None
+    """The last compared frame, or else the last one; None where no image was kept."""
 
 
 def read_log(path: Path) -> tuple[Played, ...]:
@@ -121,39 +145,46 @@ def picture_count(source: Source, seconds: float = math.inf) -> int | None:
 def judge(
     source: Source,
     played: tuple[Played, ...],
-    depths: Mapping[int, Depth],
+    published: Published,
     camera: CameraFields | None,
 ) -> Judgement:
-    """Compare published depth with the recorded one.
+    """Compare what was published with the recorded depth.
 
-    :param depths: stamp in nanoseconds to (h, w) metres, as the node published them.
+    :param published: as the node published it; relative inverse depth is compared after an
+        alignment of each image to its truth.
     :param camera: depth/camera_info of the node.
     :raises RecordingError: when the recording cannot be read.
     """
-    matched = [item for item in played if item.stamp_ns in depths]
+    matched = [item for item in played if item.stamp_ns in published.images]
     if not matched:
         return Judgement(None, 'no depth image carries the stamp of a played picture', None)
     if source.video:
-        last = matched[-1]
         shots = filmed_shots(source.path, math.radians(source.hfov_deg))
-        exhibit = Exhibit(_rgb(shots, last.index), depths[last.stamp_ns], None)
+        exhibit = _exhibit(_rgb(shots, matched[-1].index), published, matched[-1], None)
         return Judgement(None, 'a video has no recorded depth', exhibit)
     with _opened(source) as (recording, topics):
         note = _why_not(recording, topics, camera)
         truths = {} if note or topics.depth is None else _truths(recording, topics.depth, matched)
         if not note and not truths:
             note = 'no recorded depth has the stamp of a played picture'
-        report = _report(matched, depths, truths)
+        report = _report(matched, published, truths)
         shown = [item for item in matched if item.stamp_ns in truths] or matched
         last = shown[-1]
-        depth_m = depths[last.stamp_ns]
-        truth = truths.get(last.stamp_ns)
-        exhibit = Exhibit(
-            rgb=_rgb(recorded_shots(recording, topics), last.index),
-            depth_m=depth_m,
-            truth_m=None if truth is None else nearest(_metres(truth), *depth_m.shape),
-        )
-        return Judgement(report, note, exhibit)
+        rgb = _rgb(recorded_shots(recording, topics), last.index)
+        return Judgement(report, note, _exhibit(rgb, published, last, truths.get(last.stamp_ns)))
+
+
+def _exhibit(
+    rgb: NDArray[np.uint8], published: Published, item: Played, truth: Content | None
+) -> AnyExhibit:
+    """Put a picture, what became of it and the truth side by side."""
+    image = published.images[item.stamp_ns]
+    truth_m = None if truth is None else nearest(_metres(truth), *image.shape)
+    if not published.relative:
+        return Exhibit(rgb, image, truth_m)
+    alignment = None if truth_m is None else alignment_of(image, truth_m)
+    aligned_m = None if alignment is None else aligned_depth(image, alignment)
+    return RelativeExhibit(rgb, image, aligned_m, truth_m)
 
 
 @contextmanager
@@ -220,15 +251,14 @@ def _truths(recording: Recording, topic: Topic, matched: list[Played]) -> dict[i
 
 
 def _report(
-    matched: list[Played], depths: Mapping[int, Depth], truths: Mapping[int, Content]
-) -> Report | None:
+    matched: list[Played], published: Published, truths: Mapping[int, Content]
+) -> Quality | None:
     """Measure every frame that has a truth."""
-    evaluation = Evaluation()
+    evaluation = AlignedEvaluation() if published.relative else Evaluation()
     for item in matched:
         if item.stamp_ns in truths:
-            depth_m = depths[item.stamp_ns]
-            truth_m = nearest(_metres(truths[item.stamp_ns]), *depth_m.shape)
-            evaluation.add(depth_m, truth_m)
+            image = published.images[item.stamp_ns]
+            evaluation.add(image, nearest(_metres(truths[item.stamp_ns]), *image.shape))
     return evaluation.report()
 
 

@@ -9,6 +9,7 @@ time.  Field numbers: onnx.proto of the ONNX project, IR version 3 to 11.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,10 @@ def external_files(path: Path) -> frozenset[str]:
     :raises ModelError: when the file is no ONNX file.
     """
     try:
-        return frozenset(_locations(memoryview(path.read_bytes()), 'Model', 0))
+        with path.open('rb') as stream:
+            # mapped: of tensors inside the graph, which are stepped over, nothing is read
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return frozenset(_locations(memoryview(content), 'Model', 0))
     except (IndexError, ValueError) as error:
         raise ModelError(str(path), f'no ONNX graph ({error})', 'an ONNX graph') from error
 

@@ -34,6 +34,10 @@ SMALLEST_CONTRAST = 1e-4
 _RELIABLE_CONTRAST = 1e-2
 
 
+class Disagreement(EngineError):
+    """An engine that runs a model and gives something else than the trained network."""
+
+
 @dataclass(frozen=True)
 class Golden:
     """An image and what the trained network makes of it."""
@@ -104,12 +108,13 @@ def check_parity(engine: Engine, golden: Golden, storage: str) -> None:
 
     :param storage: that of the model's card; graphs of f16 models are rounded once more than the
         network that gave the golden output.
-    :raises EngineError: when they differ by more than the tolerance.
+    :raises Disagreement: when they differ by more than the tolerance.
+    :raises EngineError: when the engine fails.
     """
     error = parity_error(engine, golden)
     tolerance = TOLERANCES[engine.info.precision, storage]
     if error > tolerance:
-        raise EngineError(
+        raise Disagreement(
             f'engine {engine.info.name} {engine.info.version} ({engine.info.precision})',
             f'an output that is off by {error:.2g} standard deviations from the stored one',
             f'at most {tolerance:g}',

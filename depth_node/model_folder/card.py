@@ -24,7 +24,7 @@ OUTPUT_KINDS = ('disparity', 'metric', 'relative')
 STORAGES = ('f32', 'f16')
 FITS = ('native', 'crop', 'stretch')
 LARGEST_SIDE_PX = 8192
-LARGEST_FILE_BYTES = 4 << 30
+LARGEST_FILE_BYTES = 8 << 30
 
 _PLAIN_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]{0,99}')
 _SHA256 = re.compile(r'[0-9a-f]{64}')

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch import nn
 
 from depth_node.errors import MissingPackage
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
 from depth_node.model_folder.integrity import check_regular
-from depth_node.networks.registry import NetworkSpec
+from depth_node.networks import registry
+from depth_node.networks.depth_network import DepthNetwork
+from depth_node.networks.initialization import WithoutDrawing
+from depth_node.networks.initialization import adopt
+from depth_node.networks.specification import Identity
+from depth_node.networks.specification import NetworkSpec
 
-_LARGEST_BYTES = 4 << 30
+# a thousand million parameters with both moments of their optimiser
+_LARGEST_BYTES = 16 << 30
 _OLDEST_TORCH = (2, 6)
 _WRAPPERS = ('state_dict', 'model')
 _PARALLEL_PREFIX = 'module.'
@@ -37,12 +44,12 @@ _LEFTOVERS = re.compile(r'(.*\.)?(total_ops|total_params)|height|width|use_stere
 class Released:
     """A network with the weights of its authors."""
 
-    network: nn.Module
+    network: DepthNetwork
     """In evaluation mode."""
-    variant: str
-    """Variant, as its shapes tell."""
-    options: dict[str, object]
-    """Arguments that rebuild it besides the variant."""
+    identity: Identity
+    """Variant and options, as shapes and names tell."""
+    entries: Mapping[str, Mapping[str, object]]
+    """All entries by part, with what training left among them."""
     training_size: tuple[int, int] | None
     """(height, width) that the files carry, pixels; None where they carry none."""
 
@@ -71,23 +78,33 @@ def read_checkpoint(path: Path) -> dict[str, object]:
     return dict(entries)
 
 
-def load_released(spec: NetworkSpec, files: Mapping[str, Path]) -> Released:
+def load_released(
+    spec: NetworkSpec, files: Mapping[str, Path], variant: str | None = None
+) -> Released:
     """Build the network that released files belong to and fill it with their weights.
+
+    The weights of the network are those of the files, not copies, where the types agree.
 
     :param spec: the kind of network.
     :param files: released part (e.g. 'encoder', 'depth') -> file; exactly the parts of ``spec``.
+    :param variant: what the user says it is; needed where shapes and names do not tell.
     :raises ModelError: when a file is refused, or its entries are not those of the network.
     """
-    if set(files) != set(spec.modules):
-        raise ModelError(spec.name, ', '.join(files) or 'no file', ', '.join(spec.modules))
+    if set(files) != set(spec.parts):
+        raise ModelError(spec.name, ', '.join(files) or 'no file', ', '.join(spec.parts))
     entries = {part: read_checkpoint(path) for part, path in files.items()}
-    variant, options = spec.infer(entries)
-    network = spec.build(variant, options)
-    for part, attribute in spec.modules.items():
-        weights = {key: value for key, value in entries[part].items() if not _leftover(key)}
-        check_entries(weights, getattr(network, attribute).state_dict(), str(files[part]))
-    spec.load(network, entries)
-    return Released(network.eval(), variant, options, _training_size(entries))
+    who = f'{spec.name} checkpoint {", ".join(str(path) for path in files.values())}'
+    identity = spec.infer(entries, variant)
+    with WithoutDrawing():
+        network = registry.build(spec.name, identity)
+    weights = {
+        part: {key: value for key, value in given.items() if not _leftover(key)}
+        for part, given in entries.items()
+    }
+    translated = spec.translate(weights, identity)
+    check_entries(translated, network.state_dict(), who)
+    adopt(network, cast('dict[str, Tensor]', translated))
+    return Released(network.eval(), identity, entries, _training_size(entries))
 
 
 def check_entries(given: Mapping[str, object], wanted: Mapping[str, Tensor], who: str) -> None:
@@ -122,7 +139,10 @@ def check_entries(given: Mapping[str, object], wanted: Mapping[str, Tensor], who
 def _unpickled(path: Path) -> object:
     """Load a file with torch's restricted reader."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        # A mapped file is read when a weight is, and is not in memory twice; the format of before
+        # torch 1.6 cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             str(path),

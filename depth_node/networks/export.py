@@ -1,19 +1,18 @@
 """A module for inference -> an ONNX graph of fixed size that every engine reads.
 
-The weights lie in the graph, or beside it in a safetensors file that ONNX addresses as external
-data; graphs of several input sizes then share one file.
+An ONNX file is a protobuf message and ends at 2 GiB.  So the numbers of a network lie beside the
+graph, in safetensors files that ONNX addresses as external data: in files that are there already
+where they hold the very same bytes, otherwise in a file of the graph's own.  No tensor is copied on
+the way but the one that is being written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -23,15 +22,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from depth_node.errors import DepthNodeError
 from depth_node.errors import MissingPackage
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
-from depth_node.files import regular_file
 from depth_node.files import write_atomically
+from depth_node.networks.tensor_files import LazyArray
+from depth_node.networks.tensor_files import Place
+from depth_node.networks.tensor_files import StoredTensors
+from depth_node.networks.tensor_files import write_tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from onnx import TensorProto
 
 INPUT_NAME = 'image'
 OUTPUT_NAME = 'output'
@@ -39,19 +41,12 @@ OPSETS = (18, 20)
 STORAGES = ('f32', 'f16')
 
 _LARGEST_SIDE_PX = 8192
-_LARGEST_WEIGHTS_BYTES = 8 << 30
-_LARGEST_HEADER_BYTES = 16 << 20
-_LENGTH_BYTES = 8
+_LARGEST_EMBEDDED_BYTES = 1 << 30
+# a smaller tensor is not worth the entry that refers to it
+_SMALLEST_MOVED_BYTES = 1 << 10
 # below this a Cast node costs more than the halved numbers save
 _SMALLEST_HALVED = 256
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies in a file."""
-
-    offset: int
-    length: int
+_SHOWN_CHARACTERS = 300
 
 
 def export_onnx(
@@ -61,6 +56,7 @@ def export_onnx(
     path: Path,
     *,
     weights_file: str | None = None,
+    stored_in: Sequence[str] = (),
     storage: str = 'f32',
     opset: int = 20,
 ) -> tuple[Path, ...]:
@@ -73,39 +69,40 @@ def export_onnx(
     :param height: rows of the input, pixels.
     :param width: columns of the input, pixels.
     :param path: file to write; its folder must exist.
-    :param weights_file: name of a safetensors file in the same folder for the parameters.  If it
-        exists it must hold every parameter already, bit for bit, and is left as it is; buffers
-        and other constants, which may depend on the size, always lie in the graph.
+    :param weights_file: name of a new safetensors file in the same folder for the tensors of a
+        kilobyte or more that lie in no file of ``stored_in``; not made when there are none.
+        Without it all tensors lie in the graph, and may have 1 GiB.
+    :param stored_in: names of safetensors files in the same folder; what they hold already, bit
+        for bit, is read from there.
     :param storage: 'f32', or 'f16': larger tensors are stored as float16 and cast when loaded.
     :param opset: version of the ONNX operators; below 20 a GELU is written out.
-    :returns: the files of the graph: its own, then the weights' if there is one.
-    :raises ModelError: for arguments out of range, a module of another kind, weights that float16
-        cannot hold, or a weights file that holds others.
+    :returns: the files that were written: the graph, then its weights if there is a file of them.
+    :raises ModelError: for arguments out of range, a module of another kind or with operators that
+        ONNX lacks, or weights that float16 cannot hold.
     :raises MissingPackage: when onnx or onnxscript is not installed.
     """
-    _check_arguments(module, height, width, weights_file, storage, opset)
+    _check_arguments(module, height, width, storage, opset)
+    _check_names(path, weights_file, stored_in)
     model = _traced(module, height, width, opset)
-    _check_interface(model, height, width)
-    _forget_origin(model)
     if storage == 'f16':
         _halve(model)
-    _check_graph(model)
+    written: tuple[Path, ...] = ()
     if weights_file is None:
-        write_atomically(path, lambda stream: stream.write(model.SerializeToString()))
-        return (path,)
-    weights_path = path.with_name(weights_file)
-    _move_out(model, {name for name, _ in module.named_parameters()}, weights_path)
-    write_atomically(path, lambda stream: stream.write(model.SerializeToString()))
-    return path, weights_path
+        _check_embedded(model)
+    else:
+        stored = StoredTensors([path.with_name(name) for name in stored_in])
+        written = _move_out(model, stored, path.with_name(weights_file))
+    try:
+        _write_graph(model, height, width, path)
+    except BaseException:
+        for made in (path, *written):
+            made.unlink(missing_ok=True)
+        raise
+    return (path, *written)
 
 
 def _check_arguments(
-    module: nn.Module,
-    height: int,
-    width: int,
-    weights_file: str | None,
-    storage: str,
-    opset: int,
+    module: nn.Module, height: int, width: int, storage: str, opset: int
 ) -> None:
     if not (0 < height <= _LARGEST_SIDE_PX and 0 < width <= _LARGEST_SIDE_PX):
         raise ModelError('export', f'{width}x{height} pixels', f'sides of 1 to {_LARGEST_SIDE_PX}')
@@ -113,8 +110,6 @@ def _check_arguments(
         raise ModelError('export storage', quoted(storage), f'one of {", ".join(STORAGES)}')
     if opset not in OPSETS:
         raise ModelError('export opset', quoted(opset), f'one of {OPSETS}')
-    if weights_file is not None and Path(weights_file).name != weights_file:
-        raise ModelError('export weights file', quoted(weights_file), 'a name without a folder')
     kinds = {value.dtype for value in module.parameters()}
     if module.training or kinds - {torch.float32}:
         raise ModelError(
@@ -125,23 +120,66 @@ def _check_arguments(
         )
 
 
-def _traced(module: nn.Module, height: int, width: int, opset: int) -> ModelProto:
-    """Return the graph of a module as torch's exporter gives it."""
+def _check_names(path: Path, weights_file: str | None, stored_in: Sequence[str]) -> None:
+    for name in (*([] if weights_file is None else [weights_file]), *stored_in):
+        if Path(name).name != name:
+            raise ModelError('export weights file', quoted(name), 'a name without a folder')
+    if weights_file is not None and path.with_name(weights_file).exists():
+        raise ModelError(
+            'export weights file',
+            f'{quoted(weights_file)}, which is there already',
+            'a new name',
+            'Other graphs may read it.',
+        )
+
+
+def _traced(module: nn.Module, height: int, width: int, opset: int) -> Any:
+    """Return the graph of a module as an onnxscript.ir.Model whose tensors are the module's."""
     example = torch.zeros(1, 3, height, width)
     for package in ('onnx', 'onnxscript'):
         with _needing(package):
             __import__(package)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            verbose=False,
-        )
-    return program.model_proto
+    from onnxscript import optimizer
+
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                verbose=False,
+                optimize=False,
+            )
+            optimizer.optimize_ir(program.model, should_fold=_may_fold)
+    except DepthNodeError:
+        raise
+    # The exporter meets every operator of the module, and says what it lacks in many ways.
+    except Exception as error:
+        raise ModelError(
+            'export', f'a failure ({_cause_of(error)})', 'a network of operators that ONNX has'
+        ) from error
+    return program.model
+
+
+def _may_fold(node: Any) -> bool | None:
+    """Keep the transposition of a matrix, which engines undo for nothing, from being carried out.
+
+    The matrix then is the one of the weights file.  None leaves the choice to the optimiser.
+    """
+    if node.op_type != 'Transpose':
+        return None
+    given = node.inputs[0].const_value
+    return False if given is not None and given.nbytes >= _SMALLEST_MOVED_BYTES else None
+
+
+def _cause_of(error: BaseException) -> str:
+    """Return the innermost reason of an exporter's error on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return repr(' '.join(str(error).split()))[:_SHOWN_CHARACTERS]
 
 
 @contextlib.contextmanager
@@ -164,6 +202,111 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _halve(model: Any) -> None:
+    """Store larger float32 tensors as float16, each with a cast back to float32 behind it."""
+    from onnxscript import ir
+
+    first = next(iter(model.graph))
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST_HALVED:
+            continue
+        _check_half(name, tensor.numpy())
+        half = ir.Value(name=f'{name}.f16', shape=value.shape, type=_tensor_of(ir.DataType.FLOAT16))
+        half.const_value = ir.LazyTensor(
+            lambda wide=tensor: ir.Tensor(wide.numpy().astype(np.float16)),
+            ir.DataType.FLOAT16,
+            tensor.shape,
+            name=half.name,
+        )
+        cast = ir.node('Cast', [half], {'to': ir.DataType.FLOAT}, name=f'{name}.cast')
+        wide = cast.outputs[0]
+        wide.shape, wide.type = value.shape, value.type
+        value.replace_all_uses_with(wide)
+        del model.graph.initializers[name]
+        wide.name = name
+        model.graph.initializers.add(half)
+        model.graph.insert_before(first, cast)
+
+
+def _tensor_of(dtype: Any) -> Any:
+    from onnxscript import ir
+
+    return ir.TensorType(dtype)
+
+
+def _check_half(name: str, values: NDArray[np.float32]) -> None:
+    largest = float(max(values.max(), -values.min()))
+    if not largest <= float(np.finfo(np.float16).max):
+        raise ModelError(
+            'export with storage f16',
+            f'{largest:g} in {quoted(name)}',
+            f'numbers up to {np.finfo(np.float16).max:g}',
+            'Use storage f32.',
+        )
+
+
+def _check_embedded(model: Any) -> None:
+    total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    if total > _LARGEST_EMBEDDED_BYTES:
+        raise ModelError(
+            'export',
+            f'{total} bytes of weights inside the graph',
+            f'at most {_LARGEST_EMBEDDED_BYTES}',
+            'Give a weights_file.',
+        )
+
+
+def _move_out(model: Any, stored: StoredTensors, weights: Path) -> tuple[Path, ...]:
+    """Let large tensors refer to safetensors files; return the file that was made, if any."""
+    places: dict[str, Place] = {}
+    new: dict[str, LazyArray] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor.nbytes < _SMALLEST_MOVED_BYTES:
+            continue
+        array = np.ascontiguousarray(tensor.numpy())
+        place = stored.find(array)
+        if place is None:
+            new[name] = LazyArray(array.dtype.name, array.shape, tensor.numpy)
+        else:
+            places[name] = place
+    if new:
+        places.update(write_tensors(weights, new))
+    for name, place in places.items():
+        _refer(model.graph.initializers[name], place)
+    return (weights,) if new else ()
+
+
+def _refer(value: Any, place: Place) -> None:
+    """Let an initializer refer to a tensor of a file in the folder of the graph."""
+    from onnxscript import ir
+
+    tensor = value.const_value
+    value.const_value = ir.ExternalTensor(
+        place.path.name,
+        place.offset,
+        place.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=value.name,
+        base_dir=place.path.parent,
+    )
+
+
+def _write_graph(model: Any, height: int, width: int, path: Path) -> None:
+    """Write a graph, and let onnx check it where it lies, its weights beside it."""
+    from onnxscript import ir
+
+    proto = ir.to_proto(model)
+    _check_interface(proto, height, width)
+    _forget_origin(proto)
+    content = proto.SerializeToString()
+    del proto
+    write_atomically(path, lambda stream: stream.write(content))
+    _check_graph(path)
 
 
 def _check_interface(model: ModelProto, height: int, width: int) -> None:
@@ -196,118 +339,10 @@ def _forget_origin(model: ModelProto) -> None:
         part.ClearField('doc_string')
 
 
-def _check_graph(model: ModelProto) -> None:
+def _check_graph(path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError('export', quoted(str(error)), 'a graph that onnx accepts') from error
-
-
-def _halve(model: ModelProto) -> None:
-    """Store larger float32 tensors as float16, each with a cast back to float32 behind it."""
-    import onnx
-
-    casts = []
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _SMALLEST_HALVED:
-            continue
-        half = _as_half(tensor.name, values)
-        wide, stored = tensor.name, f'{tensor.name}.f16'
-        tensor.CopyFrom(onnx.numpy_helper.from_array(half, stored))
-        casts.append(
-            onnx.helper.make_node(
-                'Cast', [stored], [wide], f'{wide}.cast', to=onnx.TensorProto.FLOAT
-            )
-        )
-    nodes = list(model.graph.node)
-    model.graph.ClearField('node')
-    model.graph.node.extend((*casts, *nodes))
-
-
-def _as_half(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
-    largest = float(np.abs(values).max())
-    if not largest <= float(np.finfo(np.float16).max):
-        raise ModelError(
-            'export with storage f16',
-            f'{largest:g} in {quoted(name)}',
-            f'numbers up to {np.finfo(np.float16).max:g}',
-            'Use storage f32.',
-        )
-    return values.astype(np.float16)
-
-
-def _move_out(model: ModelProto, parameters: set[str], weights: Path) -> None:
-    """Let the tensors of parameters refer to a safetensors file, which is made if need be."""
-    moved = [
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.name.removesuffix('.f16') in parameters
-    ]
-    if not weights.exists():
-        _write_weights(moved, weights)
-    places = _places_by_digest(weights)
-    for tensor in moved:
-        place = places.get(_digest(tensor.raw_data))
-        if place is None:
-            raise ModelError(
-                f'weights file {weights}',
-                f'no tensor equal to {quoted(tensor.name)}',
-                'the weights of this very module and storage',
-                'Remove the file and export every size again.',
-            )
-        _refer(tensor, weights.name, place)
-
-
-def _write_weights(tensors: list[TensorProto], weights: Path) -> None:
-    import onnx
-    from safetensors.numpy import save
-
-    content = save({tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors})
-    write_atomically(weights, lambda stream: stream.write(content))
-
-
-def _places_by_digest(weights: Path) -> dict[str, _Place]:
-    """Return where in a safetensors file each tensor lies, by the hash of its bytes.
-
-    :raises ModelError: when the file is damaged.
-    """
-    regular_file(weights, 'weights file', _LARGEST_WEIGHTS_BYTES)
-    content = weights.read_bytes()
-    try:
-        header, start = _header(content)
-        places = [_Place(start + begin, end - begin) for begin, end in _spans(header)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f'weights file {weights}', quoted(str(error)), 'safetensors') from error
-    return {_digest(content[p.offset : p.offset + p.length]): p for p in places}
-
-
-def _header(content: bytes) -> tuple[Mapping[str, Any], int]:
-    length = int.from_bytes(content[:_LENGTH_BYTES], 'little')
-    if length > min(_LARGEST_HEADER_BYTES, len(content)):
-        raise ValueError(f'a header of {length} bytes')
-    header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    return header, _LENGTH_BYTES + length
-
-
-def _spans(header: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    for name, entry in header.items():
-        if name != '__metadata__':
-            begin, end = entry['data_offsets']
-            yield int(begin), int(end)
-
-
-def _refer(tensor: TensorProto, file: str, place: _Place) -> None:
-    import onnx
-
-    tensor.ClearField('raw_data')
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (('location', file), ('offset', place.offset), ('length', place.length)):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, str(value)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

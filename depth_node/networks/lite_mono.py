@@ -34,24 +34,33 @@ from torch.nn import functional as F
 
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
+from depth_node.model_folder import OutputSpec
 from depth_node.networks.blocks import DropPath
 from depth_node.networks.blocks import ReflectConv
 from depth_node.networks.blocks import ReflectConvElu
 from depth_node.networks.blocks import doubled
+from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.lite_mono_plain import plain_lite_mono
-from depth_node.networks.registry import Identity
-from depth_node.networks.registry import NetworkSpec
-from depth_node.networks.registry import Options
-from depth_node.networks.registry import PublishedAccuracy
-from depth_node.networks.registry import StateDicts
 from depth_node.networks.registry import register
 from depth_node.networks.rewrites import Choices
-from depth_node.networks.rewrites import linearized
+from depth_node.networks.specification import KITTI_EIGEN
+from depth_node.networks.specification import Case
+from depth_node.networks.specification import Identity
+from depth_node.networks.specification import Meaning
+from depth_node.networks.specification import NetworkSpec
+from depth_node.networks.specification import Options
+from depth_node.networks.specification import Release
+from depth_node.networks.specification import StateDicts
+from depth_node.networks.specification import Traits
+from depth_node.networks.specification import kitti_figures
+from depth_node.networks.translation import prefixed
 
-MEAN = 0.45
-STD = 0.225
-SIZE_MULTIPLE = 32
 DEFAULT_DILATIONS = '640x192'
+
+_NAME = 'lite-mono'
+_TRAITS = Traits(
+    output_kind='disparity', size_multiple=32, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)
+)
 
 _HEADS = 8
 _EXPANSION = 6
@@ -260,7 +269,7 @@ class AttentionBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """RGB in [0, 1] to features at 1/4, 1/8 and 1/16 of the size.
+    """Normalised RGB to features at 1/4, 1/8 and 1/16 of the size.
 
     :param channels: channels of the three features.
     :param dilations: per stage, the dilations of its convolution blocks.
@@ -296,8 +305,7 @@ class Encoder(nn.Module):
         self.apply(_initialize_encoder)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the three features of (B, 3, H, W) images in [0, 1], the largest first."""
-        x = (x - MEAN) / STD
+        """Return the three features of (B, 3, H, W) normalised images, the largest first."""
         half, quarter, eighth = image_pyramid(x)
         ahead = self.stem2(torch.cat((self.downsample_layers[0](x), half), dim=1))
         features = [self.stages[0](ahead)]
@@ -351,8 +359,10 @@ class Decoder(nn.Module):
         return logits[::-1]
 
 
-class LiteMono(nn.Module):
+class LiteMono(DepthNetwork):
     """Image to sigmoid disparity; inverse depth is 1/max + (1/min - 1/max) times the disparity.
+
+    The outputs are at full, 1/2 and 1/4 size, each (B, 1, h, w) in (0, 1).
 
     :param channels: channels of the three features.
     :param dilations: per stage, the dilations of its convolution blocks.
@@ -367,49 +377,18 @@ class LiteMono(nn.Module):
         drop_path: float = 0.2,
         layer_scale: float = 1e-6,
     ) -> None:
-        super().__init__()
+        super().__init__(_NAME, _TRAITS)
         self.encoder = Encoder(channels, dilations, drop_path, layer_scale)
         self.decoder = Decoder(channels)
 
-    def features(self, image: Tensor) -> list[Tensor]:
-        """Return the features at 1/4, 1/8 and 1/16 of (B, 3, H, W) RGB in [0, 1]."""
-        return self.encoder(image)
-
-    def logits(self, image: Tensor) -> list[Tensor]:
-        """Return what :meth:`forward` feeds to the sigmoid."""
-        return self.decoder(self.features(image))
-
     def linearized(self, height: int, width: int, choices: Choices) -> nn.Module:
         """Return the same function as a plain module; see :func:`.rewrites.linearized`."""
-        check_size(height, width)
+        self.check_size(height, width)
         return plain_lite_mono(self, height, width, choices)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the disparities at full, 1/2 and 1/4 size, each (B, 1, h, w) in (0, 1).
-
-        :param image: (B, 3, H, W) RGB in [0, 1], H and W multiples of 32.
-        :raises ModelError: for another size.
-        """
-        check_size(image.shape[-2], image.shape[-1])
-        return [torch.sigmoid(logit) for logit in self.logits(image)]
-
-
-def check_size(height: int, width: int) -> None:
-    """Refuse an input size that the network cannot halve often enough.
-
-    :raises ModelError: when a side is not a positive multiple of 32.
-    """
-    if (
-        height < SIZE_MULTIPLE
-        or width < SIZE_MULTIPLE
-        or height % SIZE_MULTIPLE
-        or width % SIZE_MULTIPLE
-    ):
-        raise ModelError(
-            'lite-mono',
-            f'an input of {width}x{height} pixels',
-            f'sides that are multiples of {SIZE_MULTIPLE}',
-        )
+    def from_normalized(self, x: Tensor) -> list[Tensor]:
+        """Return the disparities of a normalised image."""
+        return [torch.sigmoid(logit) for logit in self.decoder(self.encoder(x))]
 
 
 def _initialize_encoder(module: nn.Module) -> None:
@@ -419,7 +398,7 @@ def _initialize_encoder(module: nn.Module) -> None:
 
 def _initialize_decoder(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
 
 
@@ -430,19 +409,9 @@ _OPTION_HELP = {
 }
 
 
-def build(variant: str, options: Options) -> LiteMono:
-    """Make a freshly initialised network.
-
-    :param variant: 'tiny', 'small', 'base' or '8m'.
-    :param options: any of 'dilations', 'drop_path', 'layer_scale'.
-    :raises ModelError: for an unknown variant or option, or a value out of range.
-    """
-    if variant not in LAYOUTS:
-        raise ModelError('lite-mono variant', quoted(variant), f'one of {", ".join(LAYOUTS)}')
-    unknown = sorted(set(options) - set(_OPTION_HELP))
-    if unknown:
-        raise ModelError('lite-mono', f'option {quoted(unknown[0])}', f'{", ".join(_OPTION_HELP)}')
-    layout = LAYOUTS[variant]
+def build(identity: Identity) -> LiteMono:
+    """Make a freshly initialised network; see NetworkSpec."""
+    layout, options = LAYOUTS[identity.variant], identity.options
     size = options.get('dilations', DEFAULT_DILATIONS)
     if not isinstance(size, str) or size not in layout.dilations:
         raise ModelError(
@@ -462,14 +431,11 @@ def _number(options: Options, key: str, default: float, below: float) -> float:
     return float(value)
 
 
-def infer(files: StateDicts) -> Identity:
+def infer(files: StateDicts, wanted: str | None) -> Identity:
     """Tell variant and dilations of a released checkpoint.
 
     The variant follows from shapes; the dilations do not, so they follow from the training size
     that the encoder's file carries, and are the default without it.
-
-    :param files: 'encoder' -> entries of encoder.pth.
-    :raises ModelError: when the shapes belong to no variant.
     """
     encoder = files.get('encoder', {})
     stem = encoder.get('downsample_layers.0.0.conv.weight')
@@ -478,12 +444,13 @@ def infer(files: StateDicts) -> Identity:
         (int(m[1]) for key in encoder if (m := re.match(r'stages\.2\.(\d+)\.', key))), default=-1
     )
     for variant, layout in LAYOUTS.items():
-        if (layout.channels[0], len(layout.dilations[DEFAULT_DILATIONS][2])) == (width, last):
-            return variant, {'dilations': _training_size(encoder)}
+        fits = (layout.channels[0], len(layout.dilations[DEFAULT_DILATIONS][2])) == (width, last)
+        if fits and wanted in (None, variant):
+            return Identity(variant, {'dilations': _training_size(encoder)})
     raise ModelError(
         'lite-mono checkpoint',
         f'an encoder with {width} channels in its stem and {last + 1} blocks in its last stage',
-        'the shapes of tiny, small, base or 8m',
+        f'the shapes of {wanted or "tiny, small, base or 8m"}',
         'Check that this is encoder.pth of a Lite-Mono release.',
     )
 
@@ -493,39 +460,19 @@ def _training_size(encoder: Mapping[str, object]) -> str:
     return size if size in _LONG else DEFAULT_DILATIONS
 
 
-def load(network: nn.Module, files: StateDicts) -> None:
-    """Fill a network from the entries of encoder.pth and depth.pth as released.
-
-    Entries that the network does not have (sizes, leftovers of a profiler) are ignored.
-
-    :raises ModelError: when an entry is missing or has another shape.
-    """
-    for name, attribute in _MODULES.items():
-        module = getattr(network, attribute)
-        module.load_state_dict(_matching(name, module.state_dict(), files.get(name, {})))
+def translate(files: StateDicts, identity: Identity) -> dict[str, object]:
+    """Put the entries of encoder.pth and depth.pth under the network's names."""
+    return prefixed(files, {'encoder': 'encoder', 'depth': 'decoder'})
 
 
-def _matching(
-    name: str, wanted: Mapping[str, Tensor], given: Mapping[str, object]
-) -> dict[str, Tensor]:
-    chosen = {}
-    for key, value in wanted.items():
-        found = given.get(key)
-        if not isinstance(found, Tensor) or found.shape != value.shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else 'nothing'
-            raise ModelError(
-                f'lite-mono checkpoint, file {name}',
-                f'{shape} under {quoted(key)}',
-                f'a tensor of shape {tuple(value.shape)}',
-                'Check that the variant is the one that the file was trained with.',
-            )
-        chosen[key] = found
-    return chosen
+def meaning(identity: Identity, files: StateDicts, size: tuple[int, int]) -> Meaning:
+    """Say what the output of a released model means."""
+    return Meaning(OutputSpec('disparity', min_depth_m=0.1, max_depth_m=100.0), notes=_NOTES)
 
 
 def probe(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """Return features, logits and disparities by their names in the conformance vectors."""
-    features = network.encoder(image)
+    features = network.encoder(network.normalized(image))
     logits = network.decoder(features)
     named = {f'feat_{index}': value for index, value in enumerate(features)}
     named.update({f'logit_{index}': value for index, value in enumerate(logits)})
@@ -533,14 +480,22 @@ def probe(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
     return named
 
 
-def conformance_case(stem: str) -> Identity | None:
+def conformance_case(stem: str) -> Case | None:
     """Read variant and dilations out of a name like 'litemono-tiny_640x192'."""
     match = re.fullmatch(r'litemono(?:-(tiny|small|8m))?_(640x192|1024x320)', stem)
-    return (match[1] or 'base', {'dilations': match[2]}) if match else None
+    if match is None:
+        return None
+    identity = Identity(match[1] or 'base', {'dilations': match[2]})
+    network = build(identity).eval()
+    return Case(network, lambda files: translate(files, identity), probe, _TRAITS.tolerance)
 
 
-_MODULES = {'encoder': 'encoder', 'depth': 'decoder'}
-_KITTI = 'KITTI Eigen 697, median scaling'
+_NOTES = (
+    'Trained without a metric scale: the authors scale every image by its true median before they '
+    'measure. The images of training had nearly the aspect of the network, so images of another '
+    'aspect are cropped rather than squeezed.'
+)
+_SOURCE = 'links in the table of github.com/noahzn/Lite-Mono#results (SurfDrive)'
 _PUBLISHED = (
     ('tiny', 192, 640, 0.110, 0.837, 4.710, 0.187, 0.880),
     ('small', 192, 640, 0.110, 0.802, 4.671, 0.186, 0.879),
@@ -553,31 +508,35 @@ _PUBLISHED = (
 )
 
 
-@register('lite-mono')
+def _release(variant: str, height: int, width: int, *figures: float) -> Release:
+    size = f'{width}x{height}'
+    return Release(
+        name=f'lite-mono-{variant}-{size}',
+        identity=Identity(variant, {'dilations': size}),
+        height=height,
+        width=width,
+        source=_SOURCE,
+        protocol=KITTI_EIGEN,
+        figures=kitti_figures(*figures),
+    )
+
+
+@register(_NAME)
 def specification() -> NetworkSpec:
     """Describe Lite-Mono."""
     return NetworkSpec(
-        name='lite-mono',
+        name=_NAME,
         paper='Zhang et al., Lite-Mono, CVPR 2023',
         origin='github.com/noahzn/Lite-Mono, commit 4874b35',
         code_license='MIT',
         weights_license='not stated; trained on KITTI (CC BY-NC-SA 3.0): non-commercial',
-        variants=tuple(LAYOUTS),
+        variants=dict.fromkeys(LAYOUTS, _TRAITS),
         option_help=_OPTION_HELP,
-        output_kind='disparity',
-        mean=(MEAN, MEAN, MEAN),
-        std=(STD, STD, STD),
-        size_multiple=SIZE_MULTIPLE,
-        published=tuple(
-            PublishedAccuracy(variant, height, width, _KITTI, *figures)
-            for variant, height, width, *figures in _PUBLISHED
-        ),
-        tolerance=1e-4,
-        modules=_MODULES,
+        parts=('encoder', 'depth'),
+        releases=tuple(_release(*row) for row in _PUBLISHED),
         build=build,
         infer=infer,
-        load=load,
-        probe=probe,
+        translate=translate,
+        meaning=meaning,
         conformance_case=conformance_case,
-        linearize=linearized,
     )

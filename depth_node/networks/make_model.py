@@ -1,4 +1,4 @@
-"""Turns a trained network into a model folder that every engine has agreed to."""
+"""Turns a trained network into a model folder that engines have agreed to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from torch import nn
 
 from depth_node import model_folder
 from depth_node.engines.parity import SMALLEST_CONTRAST
+from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import contrast_of
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import open_engine
@@ -25,17 +25,19 @@ from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
+from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.export import export_onnx
+from depth_node.networks.memory import give_back_freed_memory
+from depth_node.networks.memory import let_go_of_files
 from depth_node.networks.model_weights import rounded
 from depth_node.networks.model_weights import save_weights
 from depth_node.networks.rewrites import linearized
 
-_SHARED_WEIGHTS = 'graph_weights.safetensors'
 _WAVES = 64
 
 
 def make_model(
-    network: nn.Module,
+    network: DepthNetwork,
     card: ModelCard,
     out: Path,
     sizes: Sequence[tuple[int, int]],
@@ -47,7 +49,12 @@ def make_model(
 
     The golden outputs come from the trained network itself, with its weights as they are stored;
     the graphs come from its rewritten form.  Before the folder takes its name, every engine that
-    is installed must agree with them; what was measured goes into the card's metrics as 'parity'.
+    is installed and can load the model must agree with them, and one has to.  What was measured
+    goes into the card's metrics as 'parity': per size and engine the error, or the reason why an
+    engine cannot load the model.
+
+    Weights are read where they lie and written one by one: those of a mapped file are in memory
+    once, and not at all while the engines are checked.
 
     :param network: trained network of the registry, images in [0, 1]; it is not changed.
     :param card: what is known of the model; ``inputs``, ``storage`` and ``files`` are filled in
@@ -57,27 +64,44 @@ def make_model(
     :param storage: 'f32', or 'f16' for half the size on disk; the arithmetic is float32 with both.
     :param overwrite: whether an existing model folder may be replaced.
     :returns: the checked folder.
-    :raises ModelError: when the card, a size or a weight is refused.
-    :raises EngineError: when an engine disagrees with the network.
+    :raises ModelError: when the card, a size or a weight is refused, or ONNX lacks an operator of
+        the network.
+    :raises EngineError: when an engine disagrees with the network, or none can load it.
     :raises MissingPackage: when no engine but torch is installed to check the graphs.
     """
     _check_normalization(card)
-    stored = rounded(network, storage)
     inputs = tuple(_input(*size) for size in sizes)
     full_card = replace(card, inputs=inputs, storage=storage, files={})
 
     def fill(folder: Path) -> None:
-        save_weights(stored, folder / WEIGHTS_NAME, storage)
-        shared = _SHARED_WEIGHTS if len(full_card.inputs) > 1 else None
-        for size in full_card.inputs:
-            plain = linearized(stored, size.height, size.width)
-            target = folder / size.graph
-            export_onnx(
-                plain, size.height, size.width, target, weights_file=shared, storage=storage
-            )
-            _save_golden(stored, full_card, size, folder / size.golden)
+        _fill(folder, network, full_card)
 
-    return model_folder.write(out, full_card, fill, inspect=_with_parity, overwrite=overwrite)
+    def inspect(folder: ModelFolder) -> ModelCard:
+        let_go_of_files(network.state_dict().values())
+        give_back_freed_memory()
+        return _with_parity(folder)
+
+    return model_folder.write(out, full_card, fill, inspect=inspect, overwrite=overwrite)
+
+
+def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
+    """Write every file of a model but its card."""
+    stored = rounded(network, card.storage)
+    save_weights(stored, folder / WEIGHTS_NAME, card.storage)
+    written = [WEIGHTS_NAME]
+    for size in card.inputs:
+        graph = folder / size.graph
+        files = export_onnx(
+            linearized(stored, size.height, size.width),
+            size.height,
+            size.width,
+            graph,
+            weights_file=f'{graph.stem}.safetensors',
+            stored_in=written,
+            storage=card.storage,
+        )
+        written.extend(path.name for path in files if path != graph)
+        _save_golden(stored, card, size, folder / size.golden)
 
 
 def golden_image(height: int, width: int) -> NDArray[np.uint8]:
@@ -109,16 +133,16 @@ def _input(height: int, width: int) -> InputSpec:
 
 def _check_normalization(card: ModelCard) -> None:
     """Refuse a card whose normalisation is not the one that the graphs leave out."""
-    spec = registry.spec(card.network)
-    if (card.mean, card.std) != (spec.mean, spec.std):
+    traits = registry.spec(card.network).variants[card.variant]
+    if (card.mean, card.std) != (traits.mean, traits.std):
         raise ModelError(
             f'card of {card.name}',
             f'mean {card.mean} and std {card.std}',
-            f'those of {spec.name}, {spec.mean} and {spec.std}',
+            f'those of {card.network} {card.variant}, {traits.mean} and {traits.std}',
         )
 
 
-def _save_golden(network: nn.Module, card: ModelCard, size: InputSpec, path: Path) -> None:
+def _save_golden(network: DepthNetwork, card: ModelCard, size: InputSpec, path: Path) -> None:
     """Write a picture and what the trained network makes of it."""
     picture = golden_image(size.height, size.width)
     with torch.inference_mode():
@@ -141,26 +165,41 @@ def _with_parity(folder: ModelFolder) -> ModelCard:
     return replace(card, metrics={**card.metrics, 'parity': parity})
 
 
-def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | None]:
-    """Return the error of every installed engine at one size, in f32 and, where it works, bf16."""
-    errors: dict[str, float | None] = {}
+def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | str | None]:
+    """Return the error of every installed engine at one size, or why it cannot load the model.
+
+    :returns: by engine in f32, and for openvino in bf16: None where that does not work.
+    :raises EngineError: when an engine disagrees, or none can load the model.
+    """
+    found: dict[str, float | str | None] = {}
     for name in ORDER:
         try:
-            errors[f'{name} f32'] = _measured(folder, size, name, 'f32')
+            found[f'{name} f32'] = _measured(folder, size, name, 'f32')
         except MissingPackage:
             continue
-    if set(errors) <= {'torch f32'}:
+        except Disagreement:
+            raise
+        except EngineError as error:
+            found[f'{name} f32'] = str(error).replace(f'{folder.path}/', '')
+    if set(found) <= {'torch f32'}:
         raise MissingPackage('openvino', 'checking the exported graph', 'pip install openvino')
+    if not any(isinstance(error, float) for error in found.values()):
+        reasons = ' '.join(str(reason) for reason in found.values())
+        raise EngineError(f'model {folder.card.name}', f'no engine that works ({reasons})', 'one')
     try:
-        errors['openvino bf16'] = _measured(folder, size, 'openvino', 'bf16')
+        found['openvino bf16'] = _measured(folder, size, 'openvino', 'bf16')
     except (EngineError, MissingPackage):
-        errors['openvino bf16'] = None
-    return errors
+        found['openvino bf16'] = None
+    return found
 
 
 def _measured(folder: ModelFolder, size: InputSpec, name: str, precision: str) -> float:
-    """Return the error of one engine, rounded to three digits."""
-    engine, _ = open_engine(folder, size, engine=name, precision=precision, threads=0)
-    error = engine.info.parity_error
-    engine.close()
+    """Return the error of one engine, rounded to three digits, and free its memory."""
+    try:
+        engine, _ = open_engine(folder, size, engine=name, precision=precision, threads=0)
+        error = engine.info.parity_error
+        engine.close()
+        del engine
+    finally:
+        give_back_freed_memory()
     return float(f'{error:.3g}')

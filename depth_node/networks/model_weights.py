@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save_file
 from torch import Tensor
 from torch import nn
 
@@ -18,11 +16,18 @@ from depth_node.model_folder import WEIGHTS_NAME
 from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
 from depth_node.networks.checkpoint import check_entries
+from depth_node.networks.depth_network import DepthNetwork
+from depth_node.networks.depth_network import sharing_copy
+from depth_node.networks.initialization import WithoutDrawing
+from depth_node.networks.initialization import adopt
+from depth_node.networks.specification import Identity
+from depth_node.networks.tensor_files import LazyArray
+from depth_node.networks.tensor_files import write_tensors
 
 _DTYPES = {'f32': torch.float32, 'f16': torch.float16}
 
 
-def network_of(folder: ModelFolder) -> nn.Module:
+def network_of(folder: ModelFolder) -> DepthNetwork:
     """Rebuild the trained network of a checked model folder.
 
     :returns: the network in evaluation mode, in float32 whatever the storage.
@@ -30,7 +35,8 @@ def network_of(folder: ModelFolder) -> nn.Module:
         are not those of the network.
     """
     card = folder.card
-    network = registry.spec(card.network).build(card.variant, card.options)
+    with WithoutDrawing():
+        network = registry.build(card.network, Identity(card.variant, card.options))
     path = folder.file(WEIGHTS_NAME)
     try:
         stored = load_file(path)
@@ -38,24 +44,27 @@ def network_of(folder: ModelFolder) -> nn.Module:
         cause = quoted(' '.join(str(error).split()))
         raise ModelError(str(path), f'no safetensors file ({cause})', 'the weights') from error
     check_entries(stored, network.state_dict(), str(path))
-    network.load_state_dict(stored)
+    adopt(network, stored)
     return network.eval()
 
 
-def rounded(network: nn.Module, storage: str) -> nn.Module:
-    """Return a copy of a network on the CPU whose weights went through a storage.
+def rounded(network: DepthNetwork, storage: str) -> DepthNetwork:
+    """Return a network on the CPU whose weights went through a storage; ``network`` stays as it is.
 
-    :param storage: 'f32' or 'f16'.
-    :returns: a float32 network in evaluation mode with exactly the weights that will be stored.
+    :param storage: 'f32', which copies no weight that is float32 on the CPU already, or 'f16'.
+    :returns: a float32 network in evaluation mode with exactly the weights that will be stored;
+        no gradients.
     :raises ModelError: for another storage, or a weight that is not finite in it.
     """
     if storage not in _DTYPES:
         raise ModelError('storage of weights', quoted(storage), 'one of ' + ', '.join(_DTYPES))
-    copied = copy.deepcopy(network).to('cpu').float().eval()
-    state = {key: _stored(key, value, storage).float() if value.is_floating_point() else value
-             for key, value in copied.state_dict().items()}  # fmt: skip
-    copied.load_state_dict(state)
-    return copied
+    shared = sharing_copy(network).to('cpu').float().eval()
+    state = shared.state_dict()
+    for key, value in state.items():
+        _check_finite(key, value, storage)
+    if storage != 'f32':
+        adopt(shared, {key: _through(value, storage) for key, value in state.items()})
+    return shared.requires_grad_(False)
 
 
 def save_weights(network: nn.Module, path: Path, storage: str) -> None:
@@ -64,17 +73,29 @@ def save_weights(network: nn.Module, path: Path, storage: str) -> None:
     :param network: as :func:`rounded` returns it, so that nothing is rounded here.
     :param path: the safetensors file to make.
     :param storage: 'f32' or 'f16'.
-    :raises ModelError: for a weight that is not finite.
     """
-    state = network.state_dict()
-    save_file({key: _stored(key, value, storage) for key, value in state.items()}, path)
+    write_tensors(
+        path, {key: _stored(value, storage) for key, value in network.state_dict().items()}
+    )
 
 
-def _stored(key: str, value: Tensor, storage: str) -> Tensor:
+def _through(value: Tensor, storage: str) -> Tensor:
+    """Return a float32 tensor as it comes back from a storage; others as they are."""
+    return value.to(_DTYPES[storage]).float() if value.is_floating_point() else value
+
+
+def _stored(value: Tensor, storage: str) -> LazyArray:
     """Return a weight in the type in which it is stored."""
-    if not value.is_floating_point():
-        return value.contiguous().clone()
-    stored = value.to(_DTYPES[storage]).contiguous().clone()
+    dtype = _DTYPES[storage] if value.is_floating_point() else value.dtype
+    return LazyArray(
+        str(dtype).removeprefix('torch.'),
+        tuple(value.shape),
+        lambda: value.detach().to(dtype).contiguous().numpy(),
+    )
+
+
+def _check_finite(key: str, value: Tensor, storage: str) -> None:
+    stored = value.to(_DTYPES[storage]) if value.is_floating_point() else value
     if not torch.isfinite(stored).all():
         raise ModelError(
             f'weight {key}',
@@ -82,4 +103,3 @@ def _stored(key: str, value: Tensor, storage: str) -> Tensor:
             'finite values',
             'Look for a diverged training, or store the model as f32.',
         )
-    return stored

@@ -8,95 +8,26 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from depth_node.errors import MissingPackage
 from depth_node.errors import ModelError
 from depth_node.errors import quoted
+from depth_node.networks.specification import Identity
+from depth_node.networks.specification import NetworkSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch import nn
-
-Options = Mapping[str, object]
-StateDicts = Mapping[str, Mapping[str, object]]
-Identity = tuple[str, dict[str, object]]
+    from depth_node.networks.depth_network import DepthNetwork
 
 _PACKAGE = 'depth_node.networks'
-_FILES = {'lite-mono': 'lite_mono'}
-
-
-@dataclass(frozen=True)
-class PublishedAccuracy:
-    """A line of the authors' own table; printed for comparison, never measured here."""
-
-    variant: str
-    """Variant of the network."""
-    height: int
-    """Rows of the network's input, pixels."""
-    width: int
-    """Columns of the network's input, pixels."""
-    data: str
-    """Test set and protocol, e.g. 'KITTI Eigen 697, median scaling'."""
-    abs_rel: float
-    """Mean of |d - d*| / d*."""
-    sq_rel: float
-    """Mean of (d - d*)^2 / d*, metres."""
-    rmse_m: float
-    """Root of the mean squared error, metres."""
-    rmse_log: float
-    """Root of the mean squared error of the natural logarithms."""
-    a1: float
-    """Share of pixels with max(d / d*, d* / d) < 1.25."""
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """All that is known of a kind of network, and how to make one."""
-
-    name: str
-    """Name in the registry and in model cards."""
-    paper: str
-    """Title, venue and year of the paper."""
-    origin: str
-    """Repository and commit from which the facts were taken."""
-    code_license: str
-    """Licence of the authors' code; ours is written anew."""
-    weights_license: str
-    """What is known of the licence of the published weights, in words."""
-    variants: tuple[str, ...]
-    """Accepted variants, smallest first."""
-    option_help: Mapping[str, str]
-    """Accepted options of ``build`` and what they do."""
-    output_kind: str
-    """'disparity', 'metric' or 'relative'; see model_folder.OutputSpec."""
-    mean: tuple[float, float, float]
-    """Subtracted from RGB in [0, 1] inside the trained network, outside of exported graphs."""
-    std: tuple[float, float, float]
-    """Divides after the subtraction."""
-    size_multiple: int
-    """Height and width of the input must be multiples of this, pixels."""
-    published: tuple[PublishedAccuracy, ...]
-    """The authors' figures."""
-    tolerance: float
-    """Largest error against the conformance vectors, in standard deviations of each array."""
-    modules: Mapping[str, str]
-    """Released file (e.g. 'depth') -> attribute of the network that holds its weights."""
-    build: Callable[[str, Options], nn.Module]
-    """(variant, options) -> network in [0, 1] RGB, freshly initialised, in training mode."""
-    infer: Callable[[StateDicts], Identity]
-    """Released state dicts by file -> the variant and options that they were trained with."""
-    load: Callable[[nn.Module, StateDicts], None]
-    """Fill a network from released state dicts; entries that it does not know are ignored."""
-    probe: Callable[[nn.Module, Tensor], dict[str, Tensor]]
-    """Network and (B, 3, H, W) image -> every output by its name in the conformance vectors."""
-    conformance_case: Callable[[str], Identity | None]
-    """Name of a file of conformance vectors -> what to build; None: not this network."""
-    linearize: Callable[..., nn.Module]
-    """(network, height, width) -> plain module for inference; see rewrites.linearized."""
-
+_FILES = {
+    'diffnet': 'diffnet',
+    'ecodepth': 'ecodepth',
+    'lite-mono': 'lite_mono',
+    'midas': 'midas',
+    'monodepth2': 'monodepth2',
+    'sqldepth': 'sqldepth',
+}
 
 _specs: dict[str, NetworkSpec] = {}
 
@@ -139,6 +70,25 @@ def spec(name: str) -> NetworkSpec:
     if name not in _specs:
         raise ModelError('network', quoted(name), f'one of {", ".join(names())}')
     return _specs[name]
+
+
+def build(name: str, identity: Identity) -> DepthNetwork:
+    """Make a freshly initialised network in training mode.
+
+    :param name: one of :func:`names`.
+    :param identity: its variant, and options within their ranges.
+    :raises ModelError: for an unknown network, variant or option, or a value out of range.
+    :raises MissingPackage: when torch is not installed.
+    """
+    found = spec(name)
+    if identity.variant not in found.variants:
+        known = ', '.join(found.variants)
+        raise ModelError(f'{name} variant', quoted(identity.variant), f'one of {known}')
+    unknown = sorted(set(identity.options) - set(found.option_help))
+    if unknown:
+        known = ', '.join(found.option_help) or 'no option'
+        raise ModelError(name, f'option {quoted(unknown[0])}', known)
+    return found.build(identity)
 
 
 def _import_file(file: str) -> None:

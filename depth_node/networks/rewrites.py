@@ -58,7 +58,8 @@ def linearized(
     :param split_concat: see :class:`Choices`.
     :param resize_by_convolution: see :class:`Choices`.
     :returns: module from the image (1, 3, H, W), already normalised with the mean and std of the
-        network's specification, to its full-size output (1, 1, H, W); no gradients.
+        network's variant, to its full-size output (1, 1, H, W); no gradients.  A network that has
+        no faster form is run as it was trained, and shares its weights.
     :raises ModelError: for a size that the network cannot take, or a network without rewrites.
     """
     if not hasattr(network, 'linearized'):

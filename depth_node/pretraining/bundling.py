@@ -43,7 +43,7 @@ def bundle(
     :raises ModelError: when the network cannot become a model.
     :raises EngineError: when an engine disagrees with it.
     """
-    spec = registry.spec(plan.network)
+    traits = registry.spec(plan.network).variants[plan.variant]
     network.eval()
     metrics: dict[str, object] = {
         name: _rounded(judged(network, views, focal_per_height, plan.depth_range_m))
@@ -57,8 +57,8 @@ def bundle(
         output=OutputSpec('disparity', *plan.depth_range_m),
         inputs=(),
         fit='native',
-        mean=spec.mean,
-        std=spec.std,
+        mean=traits.mean,
+        std=traits.std,
         focal_px=focal_per_height * sizes[0][0],
         options=dict(plan.options),
         weights_license='Apache-2.0',

@@ -32,6 +32,7 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import PointField
 
 from depth_node.errors import RecordingError
+from depth_node.errors import quoted
 from depth_node.frames import CameraFields
 from depth_node.health import Percentiles
 from depth_node.image_codec import decode_depth
@@ -39,6 +40,7 @@ from depth_node.ros.messages import camera_fields
 from depth_node.ros.messages import raw_image
 
 DEPTH = 'depth/image_rect'
+RELATIVE = 'depth/relative'
 CAMERA_INFO = 'depth/camera_info'
 POINTS = 'points'
 DIAGNOSTICS = '/diagnostics'
@@ -49,6 +51,7 @@ _FLOAT32 = PointField.FLOAT32
 _QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _KINDS: tuple[tuple[str, Any], ...] = (
     (DEPTH, Image),
+    (RELATIVE, Image),
     (CAMERA_INFO, CameraInfo),
     (POINTS, PointCloud2),
 )
@@ -97,10 +100,23 @@ class Cloud:
     """Frame of the points."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """Images that a node published, all of the same kind."""
+
+    relative: bool
+    """Whether they are relative inverse depth."""
+    images: dict[int, NDArray[np.float32]]
+    """Stamp in nanoseconds to (H, W): metres, NaN for unknown; or numbers without unit."""
+
+
 class Collector:
     """Subscribes to the outputs of a node in a thread and a ROS context of its own.
 
-    :param keep_every: the bytes of every n-th depth image are kept for :meth:`depths`.
+    A node offers metric depth or relative inverse depth; which one shows when the first image
+    comes.
+
+    :param keep_every: the bytes of every n-th image are kept for :meth:`published`.
     :param points: False leaves the cloud unsubscribed, so that the node need not make it.
     """
 
@@ -140,7 +156,7 @@ class Collector:
         self._thread.join(timeout=5.0)
 
     def arrivals(self, topic: str) -> tuple[Arrival, ...]:
-        """Return what came on one of the topics DEPTH, CAMERA_INFO and POINTS so far."""
+        """Return what came on one of the topics of the node's outputs so far."""
         with self._lock:
             return tuple(self._arrivals[topic])
 
@@ -149,16 +165,24 @@ class Collector:
         with self._lock:
             return len(self._arrivals[topic])
 
-    def depths(self) -> dict[int, NDArray[np.float32]]:
-        """Return the kept depth images, stamp in nanoseconds to (H, W) metres.
+    @property
+    def image_topic(self) -> str:
+        """Return RELATIVE where images came on it, else DEPTH."""
+        return RELATIVE if self.count(RELATIVE) else DEPTH
+
+    def published(self) -> Published:
+        """Return the kept images.
 
         Unpacks all of them: for use after the run.
         """
+        topic = self.image_topic
         with self._lock:
             kept = dict(self._kept)
-            if last := self._latest.get(DEPTH):
+            if last := self._latest.get(topic):
                 kept[_stamp_ns(last)] = last
-        return {stamp_ns: _depth_of(data) for stamp_ns, data in sorted(kept.items())}
+        unpack = _relative_of if topic == RELATIVE else _depth_of
+        images = {stamp_ns: unpack(data) for stamp_ns, data in sorted(kept.items())}
+        return Published(topic == RELATIVE, images)
 
     def camera(self) -> CameraFields | None:
         """Return the last depth/camera_info."""
@@ -199,7 +223,8 @@ class Collector:
             arrival = Arrival(_stamp_ns(data), time.time_ns(), len(data))
             with self._lock:
                 arrivals = self._arrivals[topic]
-                if topic == DEPTH and len(arrivals) % self._keep_every == 0:
+                image = topic in (DEPTH, RELATIVE)
+                if image and len(arrivals) % self._keep_every == 0:
                     self._kept[arrival.stamp_ns] = data
                 arrivals.append(arrival)
                 self._latest[topic] = data
@@ -292,3 +317,17 @@ def _stamp_ns(data: bytes) -> int:
 def _depth_of(data: bytes) -> NDArray[np.float32]:
     """Unpack a serialized depth image to (H, W) metres."""
     return decode_depth(raw_image(deserialize_message(data, Image)))
+
+
+def _relative_of(data: bytes) -> NDArray[np.float32]:
+    """Unpack a serialized image of relative inverse depth to (H, W) numbers without unit.
+
+    :raises RecordingError: for another layout than that of the node.
+    """
+    message = deserialize_message(data, Image)
+    height, width = message.height, message.width
+    if message.encoding != '32FC1' or len(message.data) != height * width * 4:
+        raise RecordingError('relative image', quoted(message.encoding), '32FC1 without padding')
+    order = '>' if message.is_bigendian else '<'
+    values = np.frombuffer(message.data, np.dtype(f'{order}f4')).reshape(height, width)
+    return values.astype(np.float32)

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import KeyValue
 from depth_node.health import Percentiles
 from depth_node.health import Report
 from depth_node.health import State
+from depth_node.model_folder import ModelCard
 
 if TYPE_CHECKING:
     from depth_node.pipeline import Pipeline
@@ -53,6 +54,7 @@ def pipeline_facts(pipeline: Pipeline) -> dict[str, str]:
     info, card = pipeline.engine_info, pipeline.card
     return {
         'model': card.name,
+        'output': _output_of(card),
         'weights licence': card.weights_license,
         'model notes': card.notes,
         'engine': f'{info.name} {info.version}',
@@ -62,6 +64,13 @@ def pipeline_facts(pipeline: Pipeline) -> dict[str, str]:
         'network input': f'{info.input_shape[3]}x{info.input_shape[2]}',
         'parity error': f'{info.parity_error:.3g}',
     }
+
+
+def _output_of(card: ModelCard) -> str:
+    """Say what the numbers of a model mean."""
+    if card.output.kind == 'relative':
+        return 'relative inverse depth'
+    return 'metric depth' if card.is_metric else 'depth of unknown scale'
 
 
 def _figures(report: Report) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from array import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image
@@ -18,7 +19,9 @@ from depth_node.cloud import PackedCloud
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import DepthFrame
+from depth_node.frames import Frame
 from depth_node.frames import RawImage
+from depth_node.frames import RelativeFrame
 
 _SECOND_NS = 1_000_000_000
 
@@ -72,21 +75,16 @@ def camera_fields(message: CameraInfo) -> CameraFields:
 
 def depth_message(frame: DepthFrame) -> Image:
     """Return depth as a 32FC1 image: metres along z, NaN unknown, +Inf nothing within range."""
-    message = Image()
-    message.header = header(frame)
-    message.height, message.width = frame.depth_m.shape
-    message.encoding = '32FC1'
-    message.is_bigendian = int(sys.byteorder == 'big')
-    message.step = message.width * frame.depth_m.itemsize
-    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
-    pixels = array('B')
-    pixels.frombytes(np.ascontiguousarray(frame.depth_m).data.cast('B'))
-    message.data = pixels
-    return message
+    return _float_image(frame, frame.depth_m)
 
 
-def camera_info_message(frame: DepthFrame) -> CameraInfo:
-    """Return the camera of the depth image, which has no distortion."""
+def relative_message(frame: RelativeFrame) -> Image:
+    """Return relative inverse depth as a 32FC1 image: no unit, larger is nearer, NaN unknown."""
+    return _float_image(frame, frame.inverse)
+
+
+def camera_info_message(frame: Frame) -> CameraInfo:
+    """Return the camera of the published image, which has no distortion."""
     camera = frame.camera
     message = CameraInfo()
     message.header = header(frame)
@@ -120,7 +118,7 @@ def cloud_message(packed: PackedCloud, frame: DepthFrame) -> PointCloud2:
     return message
 
 
-def header(frame: DepthFrame) -> Header:
+def header(frame: Frame) -> Header:
     """Return the header of the source image: its stamp and its frame_id, unchanged."""
     seconds, nanoseconds = divmod(frame.stamp_ns, _SECOND_NS)
     return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame.frame_id)
@@ -129,3 +127,18 @@ def header(frame: DepthFrame) -> Header:
 def stamp_ns(source: Header) -> int:
     """Return the stamp of a header, nanoseconds."""
     return int(source.stamp.sec) * _SECOND_NS + int(source.stamp.nanosec)
+
+
+def _float_image(frame: Frame, values: NDArray[np.float32]) -> Image:
+    """Return (H, W) numbers as a 32FC1 image with the header of the source image."""
+    message = Image()
+    message.header = header(frame)
+    message.height, message.width = values.shape
+    message.encoding = '32FC1'
+    message.is_bigendian = int(sys.byteorder == 'big')
+    message.step = message.width * values.itemsize
+    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
+    pixels = array('B')
+    pixels.frombytes(np.ascontiguousarray(values).data.cast('B'))
+    message.data = pixels
+    return message

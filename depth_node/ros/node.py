@@ -1,314 +1,41 @@
-"""The lifecycle node: what is made, started, stopped and released when; and the main program.
+"""The command of the node; what it runs is in lifecycle_node.py.
 
-Run it with ``python -m depth_node.ros.node --ros-args -r image:=/camera/image_raw``.
+``python -m depth_node.ros.node --ros-args -r image:=/camera/image_raw``
+
+The node itself is imported late, because its imports take half a second in which no handler of ROS
+is in place yet, and a signal then should end the process as it does later: with 0 and in silence.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import time
-import traceback
-from collections.abc import Callable
-from typing import Any
+from types import FrameType
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock
-from rclpy.clock import ClockType
-from rclpy.clock import JumpThreshold
-from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode
-from rclpy.lifecycle import LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn
-
-from depth_node.errors import DepthNodeError
-from depth_node.health import Health
-from depth_node.newest import StampOrder
-from depth_node.pipeline import Pipeline
-from depth_node.ros import diagnostics
-from depth_node.ros import qos
-from depth_node.ros.lifecycle import ROS_ERRORS
-from depth_node.ros.lifecycle import survive_illegal_transitions
-from depth_node.ros.memory import give_back_freed_memory
-from depth_node.ros.memory import keep_large_buffers
-from depth_node.ros.outputs import Outputs
-from depth_node.ros.parameters import NodeParameters
-from depth_node.ros.parameters import unknown_names
-from depth_node.ros.remarks import Remarks
-from depth_node.ros.stream import EXIT_HUNG
-from depth_node.ros.stream import Stream
-from depth_node.ros.transport_profile import use_profile
-from depth_node.settings import Settings
-
-EXIT_CONFIGURE = 1
-_NAME = 'depth_node'
-_WATCH_PERIOD_S = 0.5
-_DEACTIVATES_WITHIN_S = 30.0
-_ENDS_WITHIN_S = 1.5
-
-OpenPipeline = Callable[[Settings], Pipeline]
-
-
-class DepthNode(LifecycleNode):  # type: ignore[misc]
-    """Configure opens the model, activate subscribes and starts the worker."""
-
-    def __init__(self, open_pipeline: OpenPipeline = Pipeline.open, **options: Any) -> None:
-        """Declare the parameters; nothing is opened yet.
-
-        :param open_pipeline: called when the node is configured.
-        :param options: passed on to rclpy's node.
-        :raises SettingsError: for parameters that are refused.
-        """
-        super().__init__(_NAME, **options)
-        self.exit_code = 0
-        self._open_pipeline = open_pipeline
-        self._pipeline: Pipeline | None = None
-        self._outputs: Outputs | None = None
-        self._stream: Stream | None = None
-        self._health = Health()
-        self._order = StampOrder()
-        self._remarks = Remarks(self.get_logger(), self._health)
-        self._parameters_of_node = NodeParameters(self, lambda: self._pipeline is not None)
-        for sentence in unknown_names(self._parameter_overrides):
-            self.get_logger().warning(sentence)
-        survive_illegal_transitions(self)
-        # Without a reference to the handle the first jump of the clock is a segmentation fault.
-        self._jump_handle = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda _: self._order.reset(),
-        )
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray,
-            '/diagnostics',
-            qos.newest(reliable=True),
-            qos_overriding_options=qos.output_overrides(),
-        )
-        # Timers of the node's own clock stand still while simulated time does.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
-        self._report_timer = self._new_report_timer()
-
-    @property
-    def settings(self) -> Settings:
-        """Return the settings in force."""
-        return self._parameters_of_node.settings
-
-    def autostart(self) -> bool:
-        """Configure and activate; return False when either fails."""
-        return all(
-            trigger() == TransitionCallbackReturn.SUCCESS
-            for trigger in (self.trigger_configure, self.trigger_activate)
-        )
-
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Open model and engine, and offer the topics."""
-        try:
-            self._configure()
-        except Exception as error:
-            expected = isinstance(error, DepthNodeError)
-            text = str(error) if expected else f'{type(error).__name__}: {error}'
-            self._health.failed(f'not configured: {text}')
-            self.get_logger().error(text)
-            self._release()
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start the worker."""
-        if self._pipeline is None or self._outputs is None:
-            return TransitionCallbackReturn.FAILURE
-        self._order.reset()
-        self._stream = Stream(self, self._pipeline, self._outputs, self._order, self._remarks)
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End the worker and unsubscribe."""
-        return self._result_of(self._stop_stream(_DEACTIVATES_WITHIN_S))
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release the engine and withdraw the topics."""
-        return self._result_of(self._release())
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Undo all, from whatever state."""
-        return self._result_of(self._release())
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Undo all, so that the node can be configured again."""
-        return self._result_of(self._release())
-
-    def stamp_now_ns(self) -> int:
-        """Return the time of the node's clock, which is simulated where use_sim_time is set."""
-        return int(self.get_clock().now().nanoseconds)
-
-    def reopen_pipeline(self) -> Pipeline:
-        """Replace a pipeline whose engine failed; called by the worker between two images."""
-        if self._pipeline is not None:
-            self._pipeline.close()
-        self._pipeline = self._open_pipeline(self.settings)
-        return self._pipeline
-
-    def give_up(self, exit_code: int, text: str) -> None:
-        """Say why and end ``spin``; a supervisor may then start a fresh process."""
-        if self.exit_code or not self.context.ok():
-            return
-        self.exit_code = exit_code
-        self._health.failed(text)
-        self.get_logger().fatal(text)
-        self.context.try_shutdown()
-
-    def close(self) -> bool:
-        """Stop all and release the engine; return False when the worker cannot be stopped."""
-        return self._release(_ENDS_WITHIN_S)
-
-    def _configure(self) -> None:
-        """Open the pipeline and make the publishers."""
-        self.destroy_timer(self._report_timer)
-        self._report_timer = self._new_report_timer()
-        began_s = time.monotonic()
-        self._pipeline = self._open_pipeline(self.settings)
-        give_back_freed_memory()
-        self._outputs = Outputs(self)
-        self._health.mended()
-        facts = diagnostics.pipeline_facts(self._pipeline)
-        spent_s = time.monotonic() - began_s
-        self.get_logger().info(
-            f'model {facts["model"]} on {facts["engine"]} ({facts["precision"]}, '
-            f'{facts["device"]}) is ready after {spent_s:.1f} s'
-        )
-        for note in self._pipeline.engine_notes:
-            self.get_logger().warning(note)
-
-    def _stop_stream(self, within_s: float) -> bool:
-        """End the worker if there is one; return False when it is still busy."""
-        stream, self._stream = self._stream, None
-        return stream is None or stream.close(within_s)
-
-    def _release(self, within_s: float = _DEACTIVATES_WITHIN_S) -> bool:
-        """Undo activate and configure; the engine of a busy worker is left alone."""
-        if not self._stop_stream(within_s):
-            return False
-        pipeline, self._pipeline = self._pipeline, None
-        outputs, self._outputs = self._outputs, None
-        if pipeline is not None:
-            pipeline.close()
-        if outputs is not None and self.context.ok():
-            outputs.close()
-        return True
-
-    def _result_of(self, done: bool) -> TransitionCallbackReturn:
-        """Return success; a worker that cannot be stopped ends the process."""
-        if not done:
-            self.give_up(EXIT_HUNG, 'the worker thread does not end')
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
-
-    def _new_report_timer(self) -> Any:
-        """Make the timer of /diagnostics with the period in force."""
-        period_s = self.settings.node.diagnostics_period_s
-        return self.create_timer(period_s, self._publish_diagnostics, clock=self._steady)
-
-    def _watch(self) -> None:
-        """Look after the stream, if there is one."""
-        if self._stream is not None:
-            self._stream.watch()
-
-    def _publish_diagnostics(self) -> None:
-        """Publish the health, if anybody listens."""
-        if not self._diagnostics.get_subscription_count():
-            return
-        facts: dict[str, str] = {}
-        if self._pipeline is not None:
-            facts = diagnostics.pipeline_facts(self._pipeline)
-        phase = 'inactive' if self._pipeline is not None else 'unconfigured'
-        if self._stream is not None:
-            phase = 'active'
-            facts['input'] = self._stream.input_description()
-            facts['camera_info'] = self._stream.camera_description()
-        self._diagnostics.publish(
-            diagnostics.diagnostic_array(
-                self.get_name(),
-                self.get_clock().now().to_msg(),
-                self._health.report(self.settings.input.max_age_s),
-                phase,
-                facts,
-            )
-        )
-
-
-def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
-    """Run the node until a signal or a failure ends it.
-
-    :param arguments: command line with ROS arguments; None takes sys.argv.
-    :returns: exit code: 0 after SIGINT or SIGTERM, otherwise one per kind of failure.
-    """
-    node = None
-    exit_code = 0
-    begun = False
-    try:
-        rclpy.init(args=arguments)
-        begun = True
-        node = DepthNode(open_pipeline)
-        exit_code = _spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (DepthNodeError, ParameterException) as error:
-        exit_code = _refused(str(error))
-    except Exception as error:
-        # A signal invalidates the context under the hands of whatever uses it at that moment.
-        if rclpy.ok() or not begun:
-            exit_code = _refused(
-                f'{type(error).__name__}: {error}'
-                if isinstance(error, ROS_ERRORS)
-                else traceback.format_exc()
-            )
-    finally:
-        # A second signal, as `ros2 launch` sends it, must not interrupt the tidying.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    exit_code = exit_code or (node.exit_code if node is not None else 0)
-    _end(node, exit_code)
-    return exit_code
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node, with DDS and memory set up for large messages; the command's entry point."""
-    logging.basicConfig(level=logging.WARNING)
-    use_profile(os.environ)
-    keep_large_buffers(os.environ)
-    return run(arguments, Pipeline.open)
+    """Run the node until a signal or a failure ends it.
+
+    :param arguments: command line with ROS arguments; None takes sys.argv.
+    :returns: exit code, see docs/architecture.md.
+    """
+    before = {number: signal.signal(number, _leave) for number in _STOPS}
+    from depth_node.ros import lifecycle_node
+
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return lifecycle_node.main(arguments)
 
 
-def _spin(node: DepthNode) -> int:
-    """Start as the parameters say, and serve until ROS is shut down."""
-    if node.settings.node.autostart and not node.autostart():
-        return EXIT_CONFIGURE if rclpy.ok() else 0
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    executor.spin()
-    return 0
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once: nothing has been opened yet that would want to be closed.
 
-
-def _refused(text: str) -> int:
-    """Say why the process ends."""
-    rclpy.logging.get_logger(_NAME).fatal(text)
-    return EXIT_CONFIGURE
-
-
-def _end(node: DepthNode | None, exit_code: int) -> None:
-    """Release what the node holds and leave ROS."""
-    ended = node is None or node.close()
-    rclpy.try_shutdown()
-    if not ended:
-        # The engine holds the thread; unloading its library under it would crash.
-        sys.stderr.flush()
-        os._exit(exit_code)
+    An exception could be caught by, or turned into another one in, whatever is being imported.
+    """
+    os._exit(0)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,16 @@
-"""Measure, and write result files: python -m depth_node.tools.benchmark [rewriting] [node].
+"""Measure, and write result files: python -m depth_node.tools.benchmark [rewriting|node|networks].
 
 ``rewriting`` times the network with and without the exact rewrites in every engine, in turns of
 one run.  ``node`` feeds the whole node over DDS at 30 Hz and measures the age of its output.
+``networks`` runs every network of the registry on every engine and writes docs/networks.md; it
+takes most of an hour and is not among the default ones.
 Run it on a machine that does nothing else; the result files name machine, versions and commit.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +19,11 @@ from tqdm import tqdm
 
 from depth_node.benchmark import result
 from depth_node.errors import DepthNodeError
+from depth_node.files import write_text_atomically
 from depth_node.settings import Settings
 
-_KINDS = ('rewriting', 'node')
+_KINDS = ('rewriting', 'node', 'networks')
+_DEFAULT_KINDS = ('rewriting', 'node')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        for kind in options.kinds or _KINDS:
-            {'rewriting': _rewriting, 'node': _node}[kind](options)
+        for kind in options.kinds or _DEFAULT_KINDS:
+            {'rewriting': _rewriting, 'node': _node, 'networks': _networks}[kind](options)
     except KeyboardInterrupt:
         return 130
     except DepthNodeError as error:
@@ -41,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m depth_node.tools.benchmark')
     add = parser.add_argument
-    add('kinds', nargs='*', choices=(*_KINDS, []), help='default: all')
+    add('kinds', nargs='*', choices=(*_KINDS, []), help='default: rewriting and node')
     add('--out', type=Path, default=Path('benchmarks', 'results'), help='folder of result files')
     add('--variants', nargs='*', default=['small', 'base'], help='of Lite-Mono')
     add('--size', default='640x192', help='input of the network, width x height')
@@ -50,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--model', default=Settings().model.name, help='model of the node')
     add('--engine', default='openvino', help='engine of the node')
     add('--rate', type=float, default=30.0, help='images per second into the node')
+    add('--only', default='*', metavar='PATTERN', help="releases of networks, e.g. 'midas-*'")
+    add('--page', type=Path, default=Path('docs', 'networks.md'), help='page of networks')
     add('--seconds', type=float, default=20.0, help='how long the node is fed')
     return parser
 
@@ -83,6 +90,20 @@ def _rewriting(options: argparse.Namespace) -> None:
             f'{row.variant:8} {row.engine:12} {row.graph:10} {row.time.min_ms:8.2f} '
             f'{row.time.median_ms:8.2f} {row.speed_up_min:6.2f} {row.error:.1e}'
         )
+
+
+def _networks(options: argparse.Namespace) -> None:
+    from depth_node.benchmark import networks
+    from depth_node.benchmark.network_page import written_page
+
+    wanted = list(networks.configurations(lambda name: fnmatch.fnmatch(name, options.only)))
+    rows = []
+    for name, releases in tqdm(wanted, desc='networks', disable=None):
+        rows.append(networks.measure(name, releases))
+        print(networks.summary(rows[-1]), flush=True)
+    path = options.out / 'networks.json'
+    result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, rows)
+    write_text_atomically(options.page, written_page(path))
 
 
 def _node(options: argparse.Namespace) -> None:

@@ -51,7 +51,7 @@ def _demonstrated(options: argparse.Namespace) -> str:
 
     :raises DepthNodeError: for options out of range and when the run fails.
     """
-    for name in ('rate', 'seconds', 'patience_s'):
+    for name in ('rate', 'seconds', 'patience_s', 'max_age_s'):
         if not getattr(options, name) > 0.0:
             raise SettingsError(
                 f'option --{name.replace("_", "-")}', f'{getattr(options, name)}', 'more than 0'
@@ -83,6 +83,7 @@ def _demonstrated(options: argparse.Namespace) -> str:
         seconds=options.seconds,
         domain=options.domain or 1 + secrets.randbelow(_LARGEST_DOMAIN),
         patience_s=options.patience_s,
+        max_age_s=options.max_age_s,
     )
     print(f'domain {run.domain}; to watch: ROS_DOMAIN_ID={run.domain} rviz2')
     figures = demo_run.demonstrate(run)
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--hfov-deg', type=float, default=65.0, help='horizontal field of view of the video')
     add('--out', type=Path, default=Path('out', 'demo'), help='folder for the results')
-    add('--model', default=Settings().model.name, help='name or path of a model folder')
+    add('--model', default=Settings().model.name, help='name, or path with a /, of a model folder')
     add('--engine', default=Settings().model.engine, help='engine that runs it')
     add('--rate', type=float, default=1.0, help='speed; 1 is that of the recording')
     add('--seconds', type=float, default=math.inf, help='stop after this time of playing')
@@ -134,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     add('--depth-topic', help="depth topic of the recording; '' for none")
     add('--domain', type=int, help='ROS domain of all processes; default: by chance')
     add('--patience-s', type=float, default=90.0, help='longest wait for the first depth image')
+    add(
+        '--max-age-s',
+        type=float,
+        default=Settings().input.max_age_s,
+        help='drop images that are older than this; more than a large model takes for one',
+    )
     return parser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from depth_node import model_folder
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.model_folder import ModelCard
-from depth_node.model_folder import OutputSpec
 from depth_node.model_folder.card import FITS
 from depth_node.model_folder.card import STORAGES
 
@@ -28,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_table(_rows()))
         elif options.command == 'show':
             print(_description(options.model))
+        elif options.command == 'sources':
+            print(_sources())
         else:
             print(_imported(options))
     except DepthNodeError as error:
@@ -47,14 +47,19 @@ def _parser() -> argparse.ArgumentParser:
         'import', help='make a model folder from files as the authors released them'
     )
     take.add_argument('network', help='kind of network, e.g. lite-mono')
-    take.add_argument('--encoder', type=Path, required=True, help='encoder.pth')
-    take.add_argument('--depth', type=Path, required=True, help='depth.pth')
+    take.add_argument(
+        'path',
+        type=Path,
+        help='the file, or the folder with the files (encoder.pth, depth.pth), as released',
+    )
     take.add_argument('-o', '--out', type=Path, required=True, help='model folder to make')
+    take.add_argument('--variant', help='where the file does not tell, e.g. v2-outdoor')
     take.add_argument('--height', type=int, help='rows of the input; default: as trained')
     take.add_argument('--width', type=int, help='columns of the input; default: as trained')
-    take.add_argument('--fit', choices=FITS, default='native', help='how images are fitted')
+    take.add_argument('--fit', choices=FITS, help='how images are fitted; default: as trained')
     take.add_argument('--storage', choices=STORAGES, default='f32', help='type on disk')
     take.add_argument('--overwrite', action='store_true', help='replace a model of that name')
+    commands.add_parser('sources', help='say where authors publish their checkpoints')
     return parser
 
 
@@ -146,61 +151,48 @@ def _figures(value: object, label: str, depth: int = 0) -> list[str]:
 def _imported(options: argparse.Namespace) -> str:
     """Make a model folder from released files."""
     # torch and the networks are needed for this command alone
-    from depth_node.networks import registry
-    from depth_node.networks.checkpoint import load_released
-    from depth_node.networks.make_model import make_model
+    from depth_node.networks.importing import import_released
 
-    spec = registry.spec(options.network)
-    released = load_released(spec, {'encoder': options.encoder, 'depth': options.depth})
-    height, width = _size(options, released.training_size)
-    published = [
-        dataclasses.asdict(figures)
-        for figures in spec.published
-        if (figures.variant, figures.height, figures.width) == (released.variant, height, width)
-    ]
-    card = ModelCard(
-        name=options.out.name,
-        network=spec.name,
-        variant=released.variant,
-        output=OutputSpec(spec.output_kind),
-        inputs=(),
-        fit=options.fit,
-        mean=spec.mean,
-        std=spec.std,
-        options=released.options,
-        weights_license=spec.weights_license,
-        source=f'{spec.paper}; weights as released by the authors ({spec.origin})',
-        metrics={'published by the authors, not measured here': published[0]} if published else {},
-        notes=_IMPORT_NOTES,
-    )
-    folder = make_model(
-        released.network,
-        card,
+    size = (options.height, options.width)
+    if (size[0] is None) != (size[1] is None):
+        raise ModelError('import', 'one of --height and --width', 'both or none')
+    folder = import_released(
+        options.network,
+        options.path,
         options.out,
-        [(height, width)],
+        variant=options.variant,
+        size=None if size[0] is None else size,
+        fit=options.fit,
         storage=options.storage,
         overwrite=options.overwrite,
     )
-    return f'{folder.path}: {spec.name} {released.variant} at {width}x{height}, all engines agree.'
+    card = folder.card
+    sizes = ', '.join(f'{size.width}x{size.height}' for size in card.inputs)
+    return (
+        f'{folder.path}: {card.network} {card.variant} at {sizes}, all engines agree.\n'
+        f'Licence of the weights: {card.weights_license}'
+    )
 
 
-_IMPORT_NOTES = (
-    'Trained without a metric scale: the authors scale every image by its true median before they '
-    'measure. The images of training had nearly the aspect of the network, so images of another '
-    'aspect are cropped rather than squeezed.'
-)
+def _sources() -> str:
+    """Say where each known checkpoint is published, under which licence, with which figures."""
+    from depth_node.networks import registry
 
-
-def _size(options: argparse.Namespace, trained: tuple[int, int] | None) -> tuple[int, int]:
-    """Return (height, width) as asked for, or as trained."""
-    height, width = trained or (None, None)
-    height, width = options.height or height, options.width or width
-    if height is None or width is None:
-        raise ModelError(
-            'import', 'files that do not carry their training size', 'a size',
-            'Give --height and --width.',
-        )  # fmt: skip
-    return height, width
+    lines = []
+    for name in registry.names():
+        spec = registry.spec(name)
+        lines += [f'{name}: {spec.paper}', f'  licence of the weights: {spec.weights_license}']
+        for release in spec.releases:
+            figures = ', '.join(f'{key} {value:g}' for key, value in release.figures.items())
+            lines.append(f'  {release.name} ({release.identity.variant})')
+            lines.append(f'    from: {release.source or "never released"}')
+            if figures:
+                lines.append(f'    published: {figures} ({release.protocol})')
+        lines.append('')
+    lines.append(
+        'Fetch a file yourself, then: python -m depth_node.tools.models import NETWORK FILE'
+    )
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -96,15 +96,16 @@ def _run(arguments: argparse.Namespace) -> int:
     import torch
 
     from depth_node.networks import registry
+    from depth_node.networks.specification import Identity
     from depth_node.pretraining.trainer import Trainer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     plan = plan_of(arguments.variant, arguments.minutes, arguments.seed, arguments.workers)
-    spec = registry.spec(plan.network)
     # a fresh block must do something, or the first minutes go into waking the blocks up
-    network = spec.build(plan.variant, {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1})
+    options = {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1}
+    network = registry.build(plan.network, Identity(plan.variant, options))
     _start_far(network)
     held_out = _held_out_views()
     recordings = {path.stem: _recorded_views(path) for path in arguments.judge}
