@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from depth_node.networks import conformance
+from depth_node.networks import ecodepth
 from depth_node.networks.initialization import WithoutDrawing
 from depth_node.networks.specification import Case
 
@@ -55,11 +57,32 @@ CASES = {
     'dpt_swin2_large_384': (384, 384),
     'dpt_swin_large_384': (384, 384),
     'dpt_levit_224': (224, 224),
+    'ecodepth_v1_miniature': (72, 100),
+    'ecodepth_v2_miniature': (72, 100),
+}
+# of a billion weights, so that every run only checks their names and shapes
+FULL_SIZE_ONLY = ('ecodepth_v1_indoor', 'ecodepth_v2_indoor')
+MINIATURE = {
+    'vae_width': 32,
+    'unet_width': 32,
+    'vit_width': 32,
+    'vit_blocks': 2,
+    'vit_heads': 4,
+    'logits': 12,
+    'class_hidden': 10,
+    'aggregated': 32,
+    'narrow': 8,
+    'decoded': 8,
 }
 
 
 def case_of(name: str) -> Case:
     """Return the network of a name, its weights without values."""
+    if name.endswith('miniature'):
+        version = ecodepth.LAYOUTS['v1-indoor' if '_v1_' in name else 'v2-outdoor']
+        classes = min(6, version.classes)
+        network = ecodepth.EcoDepth(replace(version, classes=classes, **MINIATURE)).eval()
+        return Case(network, dict, ecodepth.probe, 1e-3)
     with WithoutDrawing():
         case = conformance.claimed(name)
     assert case is not None, f'no network claims {name}'
@@ -101,7 +124,9 @@ def released_layouts() -> dict[str, dict[str, list[conformance.Entry]]]:
 
 def _record_layouts(folder: Path) -> None:
     found = {}
-    for name in CASES:
+    for name in (*CASES, *FULL_SIZE_ONLY):
+        if name.endswith('miniature'):
+            continue
         vectors = conformance.read(folder, name)
         found[name] = {
             part: [(e.key, e.shape, e.dtype, e.is_drawn, e.alias_of) for e in entries]

@@ -17,9 +17,13 @@ import torch
 from depth_node import model_folder
 from depth_node.engines import Engine
 from depth_node.engines.graph_files import external_files
+from depth_node.engines.onnxruntime_engine import OnnxRuntimeEngine
+from depth_node.engines.openvino_engine import OpenVinoEngine
+from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import read_golden
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import open_engine
+from depth_node.engines.torch_engine import TorchEngine
 from depth_node.errors import DepthNodeError
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
@@ -32,6 +36,7 @@ from depth_node.model_folder import OutputSpec
 from depth_node.networks import conformance
 from depth_node.networks import make_model as maker
 from depth_node.networks import registry
+from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.make_model import make_model
 from depth_node.networks.specification import Identity
 
@@ -39,7 +44,7 @@ TRAITS = registry.spec('lite-mono').variants['tiny']
 SIZES = [(64, 96), (96, 64)]
 
 
-def trained() -> torch.nn.Module:
+def trained() -> DepthNetwork:
     """Return a network in which every weight matters; fresh ones hide faults behind 1e-6."""
     network = registry.build('lite-mono', Identity('tiny')).eval()
     conformance.fill(network)
@@ -69,18 +74,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def network() -> torch.nn.Module:
+def network() -> DepthNetwork:
     return trained()
 
 
 @pytest.fixture(scope='module')
-def model(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+def model(network: DepthNetwork, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     out = tmp_path_factory.mktemp('models') / 'two-sizes'
     return make_model(network, card('two-sizes'), out, SIZES)
 
 
 @pytest.fixture(scope='module')
-def half(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+def half(network: DepthNetwork, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     out = tmp_path_factory.mktemp('models') / 'half'
     return make_model(network, card('half'), out, SIZES[:1], storage='f16')
 
@@ -113,7 +118,7 @@ def with_golden(model: ModelFolder, out: Path, **arrays: np.ndarray) -> ModelFol
 
 @pytest.mark.parametrize('name', ORDER)
 def test_an_engine_gives_what_the_trained_network_gives(
-    model: ModelFolder, network: torch.nn.Module, name: str
+    model: ModelFolder, network: DepthNetwork, name: str
 ) -> None:
     engine = opened(model, name)
     engine.warm_up()
@@ -143,10 +148,15 @@ def test_the_card_tells_the_measured_parity_of_every_engine_and_size(model: Mode
         assert all(errors[f'{name} f32'] < 1e-4 for name in ORDER)
 
 
-def test_sizes_share_one_file_of_weights(model: ModelFolder) -> None:
-    graphs = [model.file(size.graph) for size in model.card.inputs]
-    shared = {name for graph in graphs for name in external_files(graph)}
-    assert len(shared) == 1 and shared < set(model.card.files)
+def test_sizes_share_their_weights(model: ModelFolder) -> None:
+    first, second = (external_files(model.file(size.graph)) for size in model.card.inputs)
+    assert first < second < set(model.card.files)
+    assert WEIGHTS_NAME in first
+    shared, own = (
+        sum(model.card.files[name].size_bytes for name in names)
+        for names in (first - {WEIGHTS_NAME}, second - first)
+    )
+    assert own < 0.05 * shared
     for size in model.card.inputs:
         for name in ORDER:
             engine, _ = open_engine(model, size, engine=name, precision='f32', threads=1)
@@ -211,8 +221,6 @@ def test_auto_does_not_serve_a_model_with_which_no_engine_agrees(
 def test_an_engine_that_gives_nan_is_refused(
     model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depth_node.engines.openvino_engine import OpenVinoEngine
-
     nothing = np.full((64, 96), np.nan, np.float32)
     monkeypatch.setattr(OpenVinoEngine, 'infer', lambda self, image: nothing)
     with pytest.raises(EngineError, match='inf standard deviations'):
@@ -367,6 +375,7 @@ import sys
 from pathlib import Path
 from depth_node import model_folder
 from depth_node.engines.selection import open_engine
+from depth_node.engines.torch_engine import TorchEngine
 model = model_folder.read(Path({str(model.path)!r}))
 engine, _ = open_engine(model, model.card.inputs[0], engine='auto', precision='f32', threads=1)
 engine.warm_up()
@@ -410,9 +419,8 @@ def test_half_precision_storage_halves_the_files_and_keeps_the_output(
     assert half.card.storage == 'f16'
     ratio = half.card.files[WEIGHTS_NAME].size_bytes / model.card.files[WEIGHTS_NAME].size_bytes
     assert ratio < 0.55
-    size = half.card.inputs[0]
-    single = model.card.files[next(iter(external_files(model.file(model.card.inputs[0].graph))))]
-    assert half.card.files[size.graph].size_bytes < 0.6 * single.size_bytes
+    name = f'{Path(half.card.inputs[0].graph).stem}.safetensors'
+    assert half.card.files[name].size_bytes < 0.55 * model.card.files[name].size_bytes
     for name in ORDER:
         engine = opened(half, name)
         assert engine.info.precision == 'f32' and engine.info.parity_error < 1e-2
@@ -439,8 +447,11 @@ def test_a_graph_that_is_not_the_network_never_becomes_a_model(
 
     def exports_another_network(
         module: object, height: int, width: int, path: Path, **choices: object
-    ) -> None:
+    ) -> tuple[Path, ...]:
+        for name in external_files(half.file(half.card.inputs[0].graph)) - {WEIGHTS_NAME}:
+            path.with_name(name).write_bytes(half.file(name).read_bytes())
         path.write_bytes(graph)
+        return (path,)
 
     monkeypatch.setattr(maker, 'export_onnx', exports_another_network)
     with pytest.raises(EngineError, match='standard deviations'):
@@ -448,8 +459,64 @@ def test_a_graph_that_is_not_the_network_never_becomes_a_model(
     assert list(tmp_path.iterdir()) == []
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, *classes: type) -> None:
+    def fail(self: object, folder: ModelFolder, *rest: object, **choices: object) -> None:
+        raise EngineError('engine', f'no kernel for {folder.path}/graph.onnx', 'one')
+
+    for broken in classes:
+        monkeypatch.setattr(broken, '__init__', fail)
+
+
+def test_an_engine_that_cannot_load_a_model_is_recorded_with_the_reason(
+    network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, OpenVinoEngine)
+    made = make_model(network, card('m'), tmp_path / 'm', SIZES[:1])
+    parity = made.card.metrics['parity']['96x64']
+    assert parity['openvino f32'] == 'engine: received no kernel for graph.onnx, expected one.'
+    assert parity['openvino bf16'] is None
+    assert parity['onnxruntime f32'] < 1e-4 and parity['torch f32'] < 1e-4
+    engine, notes = open_engine(
+        made, made.card.inputs[0], engine='auto', precision='f32', threads=1
+    )
+    assert engine.info.name == 'onnxruntime' and 'no kernel' in notes[0]
+
+
+def test_torch_alone_may_serve_a_model_but_one_engine_must(
+    network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, OpenVinoEngine, OnnxRuntimeEngine)
+    parity = make_model(network, card('m'), tmp_path / 'm', SIZES[:1]).card.metrics['parity']
+    kinds = {name: type(error) for name, error in parity['96x64'].items()}
+    assert kinds['openvino f32'] is kinds['onnxruntime f32'] is str
+    assert kinds['torch f32'] is float
+    failing(monkeypatch, TorchEngine)
+    with pytest.raises(EngineError, match='no engine that works'):
+        make_model(network, card('n'), tmp_path / 'n', SIZES[:1])
+    assert [path.name for path in tmp_path.iterdir()] == ['m']
+
+
+@pytest.mark.parametrize('broken', [OpenVinoEngine, OnnxRuntimeEngine, TorchEngine])
+def test_one_engine_that_disagrees_is_enough_to_refuse_a_model(
+    network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type
+) -> None:
+    infer = broken.infer
+    monkeypatch.setattr(broken, 'infer', lambda self, image: infer(self, image) * 1.01)
+    with pytest.raises(Disagreement, match='standard deviations'):
+        make_model(network, card('m'), tmp_path / 'm', SIZES[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_making_a_model_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    network = trained().train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    make_model(network, card('m'), tmp_path / 'm', SIZES[:1], storage='f16')
+    assert network.training and all(value.requires_grad for value in network.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
 def test_a_card_with_another_normalisation_than_the_graph_leaves_out_is_refused(
-    network: torch.nn.Module, tmp_path: Path
+    network: DepthNetwork, tmp_path: Path
 ) -> None:
     wrong = replace(card('m'), mean=(0.0, 0.0, 0.0))
     with pytest.raises(ModelError, match='mean'):

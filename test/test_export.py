@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save_file
 from torch import nn
 
+from depth_node.engines.graph_files import external_files
 from depth_node.errors import ModelError
 from depth_node.networks import conformance
+from depth_node.networks import export
 from depth_node.networks import registry
 from depth_node.networks.export import export_onnx
 from depth_node.networks.rewrites import linearized
@@ -49,6 +53,25 @@ class Small(nn.Module):
 
     def forward(self, image):
         return self.head(torch.relu(self.conv(image))) + self.ramp
+
+
+class Linear(nn.Module):
+    """Two matrices, which exporters like to transpose."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(64, 96)
+        self.second = nn.Linear(96, 64)
+        self.eval()
+
+    def forward(self, image):
+        return image.mean(1, keepdim=True) + self.second(torch.relu(self.first(image)))[:, :1]
+
+
+class Bessel(Small):
+    def forward(self, image):
+        return torch.special.bessel_j0(super().forward(image))
 
 
 class TwoOutputs(Small):
@@ -112,20 +135,56 @@ def test_older_operator_set_gives_the_same(tmp_path, trained):
     assert worst(plain, path, 64, 96) < 2e-6
 
 
-def test_two_sizes_share_one_weights_file(tmp_path, trained):
-    sizes = ((96, 160), (64, 96))
-    plain = {size: linearized(trained, *size) for size in sizes}
-    paths = {size: tmp_path / f'graph_{size[0]}.onnx' for size in sizes}
-    weights = tmp_path / WEIGHTS
-    files = export_onnx(plain[sizes[0]], *sizes[0], paths[sizes[0]], weights_file=WEIGHTS)
-    assert files == (paths[sizes[0]], weights)
-    before = weights.read_bytes()
-    export_onnx(plain[sizes[1]], *sizes[1], paths[sizes[1]], weights_file=WEIGHTS)
-    assert weights.read_bytes() == before
-    for size, path in paths.items():
+def test_a_second_size_adds_only_what_depends_on_the_size(tmp_path, trained):
+    first, second = linearized(trained, 96, 160), linearized(trained, 64, 96)
+    files = export_onnx(first, 96, 160, tmp_path / 'a.onnx', weights_file='a.safetensors')
+    assert files == (tmp_path / 'a.onnx', tmp_path / 'a.safetensors')
+    before = files[1].read_bytes()
+    graph, own = export_onnx(
+        second,
+        64,
+        96,
+        tmp_path / 'b.onnx',
+        weights_file='b.safetensors',
+        stored_in=('a.safetensors',),
+    )
+    assert files[1].read_bytes() == before
+    assert own.stat().st_size < 0.05 * len(before)
+    assert max(path.stat().st_size for path in (files[0], graph)) < 0.05 * len(before)
+    for module, path, *size in ((first, files[0], 96, 160), (second, graph, 64, 96)):
         onnx.checker.check_model(str(path), full_check=True)
-        assert path.stat().st_size < 0.05 * len(before)
-        assert worst(plain[size], path, *size) < 2e-6
+        assert worst(module, path, *size) < 2e-6
+
+
+def test_weights_that_lie_in_a_file_already_are_not_written_again(tmp_path):
+    module = Linear()
+    save_file(dict(module.state_dict()), tmp_path / WEIGHTS)
+    for storage in ('f32', 'f16'):
+        path = tmp_path / f'{storage}.onnx'
+        written = export_onnx(
+            module,
+            32,
+            64,
+            path,
+            weights_file=f'{storage}.safetensors',
+            stored_in=(WEIGHTS,),
+            storage=storage,
+        )
+        assert external_files(path) == {WEIGHTS if storage == 'f32' else 'f16.safetensors'}
+        assert len(written) == (1 if storage == 'f32' else 2)
+        assert worst(module, path, 32, 64) < (2e-6 if storage == 'f32' else 1e-3)
+
+
+def test_a_tensor_is_found_only_where_every_byte_is_the_same(tmp_path):
+    module = Linear()
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    state['first.weight'][-1, -1] += 1.0
+    save_file(state, tmp_path / WEIGHTS)
+    path = tmp_path / 'a.onnx'
+    export_onnx(module, 32, 64, path, weights_file='own.safetensors', stored_in=(WEIGHTS,))
+    assert external_files(path) == {WEIGHTS, 'own.safetensors'}
+    assert set(load_file(tmp_path / 'own.safetensors')) == {'first.weight'}
+    assert worst(module, path, 32, 64) < 2e-6
 
 
 def test_half_storage_halves_the_files_and_keeps_float32_arithmetic(tmp_path, trained):
@@ -143,45 +202,73 @@ def test_half_storage_halves_the_files_and_keeps_float32_arithmetic(tmp_path, tr
     } == {onnx.TensorProto.FLOAT}
 
 
-def test_weights_file_is_safetensors_with_the_names_of_the_parameters(tmp_path):
-    from safetensors.numpy import load_file
-
+def test_weights_file_is_safetensors_with_the_names_of_the_tensors(tmp_path):
     module = Small()
     export_onnx(module, 32, 64, tmp_path / 'a.onnx', weights_file=WEIGHTS)
     stored = load_file(tmp_path / WEIGHTS)
-    assert set(stored) == {name for name, _ in module.named_parameters()}
-    assert np.array_equal(stored['conv.weight'], module.conv.weight.detach().numpy())
+    # the others are smaller than a kilobyte
+    assert set(stored) == {'conv.weight', 'ramp'}
+    assert torch.equal(stored['conv.weight'], module.conv.weight)
 
 
-def test_buffers_may_depend_on_the_size_and_stay_in_the_graph(tmp_path):
-    small, large = Small(32, 64), Small(64, 64)
-    export_onnx(small, 32, 64, tmp_path / 'small.onnx', weights_file=WEIGHTS)
-    export_onnx(large, 64, 64, tmp_path / 'large.onnx', weights_file=WEIGHTS)
-    assert worst(small, tmp_path / 'small.onnx', 32, 64) < 2e-6
-    assert worst(large, tmp_path / 'large.onnx', 64, 64) < 2e-6
-
-
-@pytest.mark.parametrize('storage', ['f32', 'f16'])
-def test_weights_file_of_another_network_is_refused_and_left_alone(tmp_path, storage):
+def test_a_weights_file_that_is_there_is_refused_and_left_alone(tmp_path):
     weights = tmp_path / WEIGHTS
     export_onnx(Small(), 32, 64, tmp_path / 'a.onnx', weights_file=WEIGHTS)
     before = weights.read_bytes()
-    other = Small(gain=1.5) if storage == 'f32' else Small()
-    with pytest.raises(ModelError, match=r'conv\.weight'):
-        export_onnx(other, 32, 64, tmp_path / 'b.onnx', weights_file=WEIGHTS, storage=storage)
+    with pytest.raises(ModelError, match='there already'):
+        export_onnx(Small(gain=1.5), 32, 64, tmp_path / 'b.onnx', weights_file=WEIGHTS)
     assert weights.read_bytes() == before
     assert not (tmp_path / 'b.onnx').exists()
 
 
+def test_more_weights_than_a_graph_can_hold_need_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, '_LARGEST_EMBEDDED_BYTES', 5000)
+    with pytest.raises(ModelError, match='weights_file'):
+        export_onnx(Small(), 32, 64, tmp_path / 'a.onnx')
+    assert list(tmp_path.iterdir()) == []
+    export_onnx(Small(), 32, 64, tmp_path / 'a.onnx', weights_file=WEIGHTS)
+
+
+def test_an_operator_that_onnx_lacks_is_named_and_nothing_is_written(tmp_path):
+    with pytest.raises(ModelError, match=r'failure.*bessel_j0') as caught:
+        export_onnx(Bessel(), 32, 64, tmp_path / 'a.onnx', weights_file=WEIGHTS)
+    assert '\n' not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_module_itself_refuses_stays_its_own_error(tmp_path, trained):
+    class Refusing(Small):
+        def forward(self, image):
+            raise ModelError('standin', 'this', 'that')
+
+    with pytest.raises(ModelError, match='^standin: received this'):
+        export_onnx(Refusing(), 32, 64, tmp_path / 'a.onnx')
+
+
 @pytest.mark.parametrize(
     'content',
-    [b'x', b'\xff' * 64, (5).to_bytes(8, 'little') + b'{"a":'],
-    ids=['short', 'giant header', 'cut header'],
+    [
+        b'x',
+        b'\xff' * 64,
+        (5).to_bytes(8, 'little') + b'{"a":',
+        (2).to_bytes(8, 'little') + b'[]',
+        (28).to_bytes(8, 'little') + b'{"a":{"data_offsets":[0,9]}}',
+        (29).to_bytes(8, 'little') + b'{"a":{"data_offsets":[-4,0]}}',
+    ],
+    ids=['short', 'giant header', 'cut header', 'list', 'beyond the end', 'before the start'],
 )
 def test_damaged_weights_file_is_refused(tmp_path, content):
     (tmp_path / WEIGHTS).write_bytes(content)
     with pytest.raises(ModelError, match='safetensors'):
-        export_onnx(Small(), 32, 64, tmp_path / 'a.onnx', weights_file=WEIGHTS)
+        export_onnx(
+            Small(),
+            32,
+            64,
+            tmp_path / 'a.onnx',
+            weights_file='own.safetensors',
+            stored_in=(WEIGHTS,),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
 
 
 def test_weight_beyond_float16_is_refused_and_nothing_is_written(tmp_path):
@@ -193,10 +280,10 @@ def test_weight_beyond_float16_is_refused_and_nothing_is_written(tmp_path):
 def test_module_with_several_outputs_or_another_shape_is_refused(tmp_path):
     path = tmp_path / 'a.onnx'
     with pytest.raises(ModelError, match='one output'):
-        export_onnx(TwoOutputs(), 32, 64, path)
+        export_onnx(TwoOutputs(), 32, 64, path, weights_file=WEIGHTS)
     with pytest.raises(ModelError, match='shapes'):
         export_onnx(nn.Conv2d(3, 2, 1).eval(), 64, 96, path)
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -207,6 +294,7 @@ def test_module_with_several_outputs_or_another_shape_is_refused(tmp_path):
         ({'storage': 'int8'}, 'storage'),
         ({'opset': 17}, 'opset'),
         ({'weights_file': '../weights'}, 'without a folder'),
+        ({'weights_file': 'w', 'stored_in': ['/etc/passwd']}, 'without a folder'),
         ({'module': Small().train()}, 'evaluation mode'),
         ({'module': Small().double()}, 'float32'),
     ],

@@ -62,11 +62,7 @@ SMALL_NAMES = {
     r'blocks\.5\.': 'layer4.0.',
     r'blocks\.6\.': 'layer4.1.',
 }
-LARGE_NAMES = {
-    r'layer1\.': 'layer1.4.',
-    r'conv1\.': 'layer1.0.',
-    r'bn1\.': 'layer1.1.',
-}
+LARGE_NAMES = {r'layer1\.': 'layer1.4.', r'conv1\.': 'layer1.0.', r'bn1\.': 'layer1.1.'}
 TIMM_NAMES = {
     r'act_postprocess(\d)\.project\.': r'act_postprocess\1.0.project.0.',
     r'act_postprocess(\d)\.conv\.': r'act_postprocess\1.3.',
@@ -494,13 +490,9 @@ def test_meaning_says_that_there_are_no_metres(spec):
         assert 'no metres' in given.notes
 
 
-def test_options_and_unknown_variants_are_refused():
+def test_unknown_options_variants_and_vectors_are_refused():
     with pytest.raises(ModelError, match='no option'):
         registry.build('midas', Identity('v21-small', {'depth': 3}))
     with pytest.raises(ModelError, match='v21-small'):
         registry.build('midas', Identity('v3'))
-
-
-def test_names_of_other_vectors_are_not_claimed():
-    assert midas.conformance_case('litemono_640x192') is None
     assert midas.conformance_case('dpt_next_vit_large_384') is None

@@ -20,11 +20,6 @@ def recorded():
         return {key: stored[key] for key in stored.files}
 
 
-@pytest.fixture(scope='module')
-def layouts():
-    return released_layouts()
-
-
 @pytest.mark.parametrize('name', CASES)
 def test_network_gives_the_recorded_numbers(name, recorded):
     case = case_of(name)
@@ -36,12 +31,12 @@ def test_network_gives_the_recorded_numbers(name, recorded):
             assert np.abs(found[key] - expected).max() <= limit, key
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_released_file_fills_the_network_exactly(name, layouts):
+@pytest.mark.parametrize('name', released_layouts())
+def test_released_file_fills_the_network_exactly(name):
     """All entries of the authors' file, by name and shape, are used or known to be unused."""
     files = {
         part: {e.key: torch.zeros((), dtype=getattr(torch, e.dtype)).expand(e.shape) for e in each}
-        for part, each in layouts[name].items()
+        for part, each in released_layouts()[name].items()
     }
     case = case_of(name)
     check_entries(case.translate(files), case.network.state_dict(), name)

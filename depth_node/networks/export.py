@@ -154,13 +154,9 @@ def _traced(module: nn.Module, height: int, width: int, opset: int) -> Any:
                 optimize=False,
             )
             optimizer.optimize_ir(program.model, should_fold=_may_fold)
-    except DepthNodeError:
-        raise
-    # The exporter meets every operator of the module, and says what it lacks in many ways.
+    # The exporter runs the module and meets every operator of it: anything may come out.
     except Exception as error:
-        raise ModelError(
-            'export', f'a failure ({_cause_of(error)})', 'a network of operators that ONNX has'
-        ) from error
+        raise _export_failure(error) from error
     return program.model
 
 
@@ -175,11 +171,14 @@ def _may_fold(node: Any) -> bool | None:
     return False if given is not None and given.nbytes >= _SMALLEST_MOVED_BYTES else None
 
 
-def _cause_of(error: BaseException) -> str:
-    """Return the innermost reason of an exporter's error on one line."""
-    while error.__cause__ is not None:
+def _export_failure(error: BaseException) -> DepthNodeError:
+    """Return what the module itself raised, or the exporter's innermost reason on one line."""
+    while error.__cause__ is not None and not isinstance(error, DepthNodeError):
         error = error.__cause__
-    return repr(' '.join(str(error).split()))[:_SHOWN_CHARACTERS]
+    if isinstance(error, DepthNodeError):
+        return error
+    cause = repr(' '.join(str(error).split()))[:_SHOWN_CHARACTERS]
+    return ModelError('export', f'a failure ({cause})', 'a network of operators that ONNX has')
 
 
 @contextlib.contextmanager
@@ -226,6 +225,7 @@ def _halve(model: Any) -> None:
         wide.shape, wide.type = value.shape, value.type
         value.replace_all_uses_with(wide)
         del model.graph.initializers[name]
+        value.const_value = None
         wide.name = name
         model.graph.initializers.add(half)
         model.graph.insert_before(first, cast)
@@ -301,6 +301,9 @@ def _write_graph(model: Any, height: int, width: int, path: Path) -> None:
     from onnxscript import ir
 
     proto = ir.to_proto(model)
+    for value in model.graph.initializers.values():
+        # the optimiser's rules remember the last graph that they saw
+        value.const_value = None
     _check_interface(proto, height, width)
     _forget_origin(proto)
     content = proto.SerializeToString()

@@ -48,8 +48,7 @@ def import_released(
     spec = registry.spec(name)
     released = load_released(spec, released_files(spec, path), variant)
     fitting = _fitting_releases(spec, released)
-    sizes = {(known.height, known.width) for known in fitting}
-    size = size or released.training_size or (next(iter(sizes)) if len(sizes) == 1 else None)
+    size = size or released.training_size or _usual_size(spec, fitting)
     if size is None:
         raise ModelError(
             f'import of {path}',
@@ -125,6 +124,17 @@ def released_files(spec: NetworkSpec, path: Path) -> dict[str, Path]:
             )
         found[part] = present[0]
     return found
+
+
+def _usual_size(spec: NetworkSpec, fitting: list[Release]) -> tuple[int, int] | None:
+    """Return the size to take where the files carry none; None: it must be asked for.
+
+    Single files never carry one and their networks take many, so the first in the list is meant.
+    """
+    sizes = [(known.height, known.width) for known in fitting]
+    if len(set(sizes)) == 1 or (sizes and len(spec.parts) == 1):
+        return sizes[0]
+    return None
 
 
 def _fitting_releases(spec: NetworkSpec, released: Released) -> list[Release]:

@@ -87,6 +87,8 @@ def make_model(
 def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
     """Write every file of a model but its card."""
     stored = rounded(network, card.storage)
+    if card.storage != 'f32':
+        let_go_of_files(network.state_dict().values())
     save_weights(stored, folder / WEIGHTS_NAME, card.storage)
     written = [WEIGHTS_NAME]
     for size in card.inputs:

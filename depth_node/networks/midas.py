@@ -69,7 +69,7 @@ _NEXT_VIT = 'pretrained.model.stem.'
 _IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALVES: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-# ReLU 6, the classifier's name for it and the stem lie in layer1 of the released files
+# released layerN hold the stages that end at 1/4, 1/8, 1/16 and 1/32; the stem is in the first
 _EFFICIENTNET_NAMES = {
     'layer1.0.': 'conv_stem.',
     'layer1.1.': 'bn1.',
@@ -166,6 +166,15 @@ LAYOUTS: Mapping[str, Layout] = {
         ('pretrained.layer1.0.weight', (32, 3, 3, 3)),
         taps=(2, 3, 5, 7),
     ),
+    'dpt-swin2-tiny-256': _swin(swin.swin2_tiny_256, 'logit_scale', (3, 1, 1), 96),
+    'dpt-levit-224': Layout(
+        levit.levit_384,
+        _below_model(levit.translator),
+        DecoderLayout((384, 512, 768), (256, 256, 256), head=(32, 8), transposed=(128, 64)),
+        ('pretrained.model.patch_embed.0.c.weight', (48, 3, 3, 3)),
+        taps=(0, 1, 2),
+    ),
+    'dpt-swin2-base-384': _swin(swin.swin2_base_384, 'logit_scale', (4, 1, 1), 128),
     'v21-large': Layout(
         lambda: ResNet(RESNEXT_101_32X8D),
         _by_prefix(_RESNET_NAMES),
@@ -180,32 +189,23 @@ LAYOUTS: Mapping[str, Layout] = {
         ('pretrained.layer1.0.weight', (64, 3, 7, 7)),
         taps=(1, 2, 3, 4),
     ),
-    'dpt-levit-224': Layout(
-        levit.levit_384,
-        _below_model(levit.translator),
-        DecoderLayout((384, 512, 768), (256, 256, 256), head=(32, 8), transposed=(128, 64)),
-        ('pretrained.model.patch_embed.0.c.weight', (48, 3, 3, 3)),
-        taps=(0, 1, 2),
-    ),
-    'dpt-swin2-tiny-256': _swin(swin.swin2_tiny_256, 'logit_scale', (3, 1, 1), 96),
-    'dpt-swin2-base-384': _swin(swin.swin2_base_384, 'logit_scale', (4, 1, 1), 128),
-    'dpt-swin2-large-384': _swin(swin.swin2_large_384, 'logit_scale', (6, 1, 1), 192),
-    'dpt-swin-large-384': _swin(
-        swin.swin_large_384, 'relative_position_bias_table', (529, 6), 192
-    ),
+    'dpt-beit-base-384': _beit(beit.beit_base_384, 24, 12, 96, 192, 384, 768),
     'dpt-hybrid': Layout(
         dpt_vit.vit_hybrid,
         _renaming(dpt_vit.translate),
         _dpt(256, 512, 768, 768),
         ('pretrained.model.patch_embed.backbone.stem.conv.weight', (64, 3, 7, 7)),
     ),
+    'dpt-swin-large-384': _swin(
+        swin.swin_large_384, 'relative_position_bias_table', (529, 6), 192
+    ),
+    'dpt-swin2-large-384': _swin(swin.swin2_large_384, 'logit_scale', (6, 1, 1), 192),
     'dpt-large': Layout(
         dpt_vit.vit_large,
         _renaming(dpt_vit.translate),
         _dpt(256, 512, 1024, 1024),
         ('pretrained.model.pos_embed', (1, 577, 1024)),
     ),
-    'dpt-beit-base-384': _beit(beit.beit_base_384, 24, 12, 96, 192, 384, 768),
     'dpt-beit-large-384': _beit(beit.beit_large_384, 24, 16, 256, 512, 1024, 1024),
     'dpt-beit-large-512': _beit(beit.beit_large_512, 32, 16, 256, 512, 1024, 1024),
 }
@@ -276,12 +276,11 @@ def build(identity: Identity) -> Midas:
 def infer(files: StateDicts, wanted: str | None) -> Identity:
     """Tell the variant of a released checkpoint by one entry that has its shape in no other."""
     entries = files.get(_PART, {})
-    fitting = [variant for variant, layout in LAYOUTS.items() if _has(entries, *layout.mark)]
-    for variant in fitting:
-        if wanted in (None, variant):
-            return Identity(variant)
-    if fitting:
-        received = f'the weights of {fitting[0]}'
+    found = next((name for name, layout in LAYOUTS.items() if _has(entries, *layout.mark)), None)
+    if found is not None and wanted in (None, found):
+        return Identity(found)
+    if found is not None:
+        received = f'the weights of {found}'
     elif any(key.startswith(_NEXT_VIT) for key in entries):
         received = 'the weights of DPT-Next-ViT-L-384, which is not supported'
     else:
@@ -382,24 +381,24 @@ _FIGURES = (
 _PUBLISHED = (
     ('v21-small', 'v2_1/midas_v21_small_256.pt', 192, 256, 256, False,
      (0.1344, 0.1344, 0.3370, 14.53, 29.27, 13.43)),
-    ('v21-large', 'v2_1/midas_v21_384.pt', 288, 384, 384, False,
-     (0.1295, 0.1155, 0.3285, 12.51, 16.08, 8.71)),
-    ('dpt-levit-224', 'v3_1/dpt_levit_224.pt', 224, 224, 224, True,
-     (0.1314, 0.1206, 0.3148, 18.21, 15.27, 8.64)),
     ('dpt-swin2-tiny-256', 'v3_1/dpt_swin2_tiny_256.pt', 256, 256, 256, True,
      (0.1211, 0.1106, 0.2868, 13.43, 10.13, 5.55)),
+    ('dpt-levit-224', 'v3_1/dpt_levit_224.pt', 224, 224, 224, True,
+     (0.1314, 0.1206, 0.3148, 18.21, 15.27, 8.64)),
     ('dpt-swin2-base-384', 'v3_1/dpt_swin2_base_384.pt', 384, 384, 384, True,
      (0.1095, 0.0790, 0.2404, 8.93, 5.97, 3.28)),
-    ('dpt-swin2-large-384', 'v3_1/dpt_swin2_large_384.pt', 384, 384, 384, True,
-     (0.1106, 0.0732, 0.2442, 8.87, 5.84, 2.92)),
-    ('dpt-swin-large-384', 'v3_1/dpt_swin_large_384.pt', 384, 384, 384, True,
-     (0.1126, 0.0853, 0.2428, 8.74, 6.60, 3.34)),
-    ('dpt-hybrid', 'v3/dpt_hybrid_384.pt', 384, 512, 384, False,
-     (0.1106, 0.0934, 0.2741, 10.89, 11.56, 8.69)),
-    ('dpt-large', 'v3/dpt_large_384.pt', 384, 512, 384, False,
-     (0.1082, 0.0888, 0.2697, 9.97, 8.46, 8.32)),
+    ('v21-large', 'v2_1/midas_v21_384.pt', 288, 384, 384, False,
+     (0.1295, 0.1155, 0.3285, 12.51, 16.08, 8.71)),
     ('dpt-beit-base-384', 'v3_1/dpt_beit_base_384.pt', 384, 512, 384, True,
      (0.1159, 0.0967, 0.2901, 9.88, 26.60, 3.91)),
+    ('dpt-hybrid', 'v3/dpt_hybrid_384.pt', 384, 512, 384, False,
+     (0.1106, 0.0934, 0.2741, 10.89, 11.56, 8.69)),
+    ('dpt-swin-large-384', 'v3_1/dpt_swin_large_384.pt', 384, 384, 384, True,
+     (0.1126, 0.0853, 0.2428, 8.74, 6.60, 3.34)),
+    ('dpt-swin2-large-384', 'v3_1/dpt_swin2_large_384.pt', 384, 384, 384, True,
+     (0.1106, 0.0732, 0.2442, 8.87, 5.84, 2.92)),
+    ('dpt-large', 'v3/dpt_large_384.pt', 384, 512, 384, False,
+     (0.1082, 0.0888, 0.2697, 9.97, 8.46, 8.32)),
     ('dpt-beit-large-384', 'v3_1/dpt_beit_large_384.pt', 384, 512, 384, True,
      (0.1239, 0.0667, 0.2545, 7.17, 9.84, 2.21)),
     ('dpt-beit-large-512', 'v3_1/dpt_beit_large_512.pt', 512, 672, 512, True,

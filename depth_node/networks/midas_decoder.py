@@ -153,9 +153,10 @@ class DptDecoder(nn.Module):
         self.apply(_initialize)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the inverse depth (B, 1, H, W), 0 or more, at four times the finest fusion.
+        """Return the inverse depth (B, 1, H, W), 0 or more.
 
-        :param features: (B, C, h, w) as in DecoderLayout.skips.
+        :param features: of the channels in DecoderLayout.skips, the largest at 1/4 of the size, or
+            at 1/16 before transposed convolutions.
         """
         return F.relu(self.stages(features)['pre_relu'])
 

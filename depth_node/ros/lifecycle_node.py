@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import rclpy
@@ -114,7 +115,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             expected = isinstance(error, DepthNodeError)
             text = str(error) if expected else f'{type(error).__name__}: {error}'
             self._health.failed(f'not configured: {text}')
-            self.get_logger().error(text)
+            if self.context.ok():  # else a signal came, and what failed is what it took away
+                self.get_logger().error(text)
             self._release()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
@@ -256,7 +258,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
 
 def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
-    """Run the node until a signal or a failure ends it.
+    """Run the node until a signal or a failure ends it; takes over the signals of the process.
 
     :param arguments: command line with ROS arguments; None takes sys.argv.
     :returns: exit code: 0 after SIGINT or SIGTERM, otherwise one per kind of failure.
@@ -264,12 +266,22 @@ def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
     node = None
     exit_code = 0
     begun = False
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        """Leave before ROS runs; from then on its own handler shuts it down, which ends us.
+
+        An exception here could surface anywhere: within an import it leaves a lock behind.
+        """
+        if not begun:
+            os._exit(0)
+
+    _on_signals(heed)
     try:
         rclpy.init(args=arguments)
         begun = True
         node = DepthNode(open_pipeline)
         exit_code = _spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except (DepthNodeError, ParameterException) as error:
         exit_code = _refused(str(error))
@@ -283,8 +295,7 @@ def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
             )
     finally:
         # A second signal, as `ros2 launch` sends it, must not interrupt the tidying.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _on_signals(signal.SIG_IGN)
     exit_code = exit_code or (node.exit_code if node is not None else 0)
     _end(node, exit_code)
     return exit_code
@@ -300,6 +311,12 @@ def main(arguments: list[str] | None = None) -> int:
     use_profile(os.environ)
     keep_large_buffers(os.environ)
     return run(arguments, Pipeline.open)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """Set what SIGINT and SIGTERM do."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _spin(node: DepthNode) -> int:

@@ -13,20 +13,17 @@ import signal
 import sys
 from types import FrameType
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until a signal or a failure ends it.
+    """Run the node until a signal or a failure ends it; takes over the signals of the process.
 
     :param arguments: command line with ROS arguments; None takes sys.argv.
     :returns: exit code, see docs/architecture.md.
     """
-    before = {number: signal.signal(number, _leave) for number in _STOPS}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     from depth_node.ros import lifecycle_node
 
-    for number, handler in before.items():
-        signal.signal(number, handler)
     return lifecycle_node.main(arguments)
 
 
