@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test lint conformance benchmark world pretrain clean
+.PHONY: help demo test lint conformance benchmark networks pretrain clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test                                       install the rest and run every check'
 	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
 	@echo 'make benchmark                                  measure the node and the rewritten network'
+	@echo 'make networks                                   measure every network, write docs/networks.md'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -55,6 +56,10 @@ conformance: $(VENV)/train.stamp
 
 benchmark: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.benchmark
+
+# every network on every engine; most of an hour, and memory for a network of four gigabytes
+networks: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.benchmark networks
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)

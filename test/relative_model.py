@@ -1,6 +1,7 @@
 """Writes a model folder of relative inverse depth around a graph of one convolution.
 
-As a program, ``python relative_model.py FOLDER [WIDTH HEIGHT]`` makes one to try the node with.
+As a program, ``PYTHONPATH=. python test/relative_model.py FOLDER [WIDTH HEIGHT]`` makes one to try
+the node with.
 """
 
 from __future__ import annotations

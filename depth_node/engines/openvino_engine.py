@@ -14,6 +14,7 @@ from depth_node.engines import EngineInfo
 from depth_node.engines import check_image
 from depth_node.engines import library_failure
 from depth_node.engines.graph_files import checked_graph
+from depth_node.engines.memory import let_go_of_files
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
 from depth_node.model_folder import InputSpec
@@ -45,6 +46,8 @@ class OpenVinoEngine:
             core = openvino.Core()
             _check_precision(core, precision)
             compiled = core.compile_model(str(graph), 'CPU', _options(precision, threads))
+            # the compiled network has weights of its own, in the order of the processor
+            let_go_of_files(folder.path / name for name in folder.card.files)
             _check_shapes(compiled, shape, self._output.shape)
             self._request = compiled.create_infer_request()
             self._request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from depth_node.engines import EngineInfo
 from depth_node.engines import check_image
 from depth_node.engines import library_failure
+from depth_node.engines.memory import let_go_of_files
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
 from depth_node.errors import quoted
+from depth_node.model_folder import WEIGHTS_NAME
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelFolder
 
@@ -94,4 +96,6 @@ def _linear_network(folder: ModelFolder, size: InputSpec) -> nn.Module:
 
     network = linearized(network_of(folder), size.height, size.width).eval()
     channels_last: nn.Module = network.to(memory_format=torch.channels_last)
+    # what was brought into another order is not read there again
+    let_go_of_files([folder.file(WEIGHTS_NAME)])
     return channels_last

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from depth_node import model_folder
+from depth_node.engines.memory import give_back_freed_memory
+from depth_node.engines.memory import let_go_of_files_at
 from depth_node.engines.parity import SMALLEST_CONTRAST
 from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import contrast_of
@@ -27,8 +29,6 @@ from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.export import export_onnx
-from depth_node.networks.memory import give_back_freed_memory
-from depth_node.networks.memory import let_go_of_files
 from depth_node.networks.model_weights import rounded
 from depth_node.networks.model_weights import save_weights
 from depth_node.networks.rewrites import linearized
@@ -77,8 +77,7 @@ def make_model(
         _fill(folder, network, full_card)
 
     def inspect(folder: ModelFolder) -> ModelCard:
-        let_go_of_files(network.state_dict().values())
-        give_back_freed_memory()
+        _let_go(network)
         return _with_parity(folder)
 
     return model_folder.write(out, full_card, fill, inspect=inspect, overwrite=overwrite)
@@ -88,7 +87,7 @@ def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
     """Write every file of a model but its card."""
     stored = rounded(network, card.storage)
     if card.storage != 'f32':
-        let_go_of_files(network.state_dict().values())
+        _let_go(network)
     save_weights(stored, folder / WEIGHTS_NAME, card.storage)
     written = [WEIGHTS_NAME]
     for size in card.inputs:
@@ -104,6 +103,12 @@ def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
         )
         written.extend(path.name for path in files if path != graph)
         _save_golden(stored, card, size, folder / size.golden)
+
+
+def _let_go(network: DepthNetwork) -> None:
+    """Let weights that lie in a mapped file leave memory until they are read again."""
+    let_go_of_files_at(value.data_ptr() for value in network.state_dict().values())
+    give_back_freed_memory()
 
 
 def golden_image(height: int, width: int) -> NDArray[np.uint8]:
