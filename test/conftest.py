@@ -21,6 +21,7 @@ _ABOUT_TORCH = (
     'midas',
     'models_tool',
     'monodepth2',
+    'network_page',
     'network_vectors',
     'rewrites',
     'sqldepth',

@@ -23,6 +23,7 @@ from torch import nn
 from depth_node import model_folder
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.result import spread_of
+from depth_node.benchmark.result import this_machine
 from depth_node.benchmark.turns import Contestant
 from depth_node.benchmark.turns import Opened
 from depth_node.benchmark.turns import take_turns
@@ -90,6 +91,8 @@ class NetworkRow:
     """Building, export and comparison of all engines, seconds."""
     engines: tuple[EngineRow, ...] = field(default_factory=tuple)
     """In the order in which the node tries them."""
+    commit: str = ''
+    """Of the source when this row was measured."""
 
 
 def configurations(pattern: Callable[[str], bool]) -> Iterator[tuple[str, list[Release]]]:
@@ -132,6 +135,7 @@ def measure(name: str, releases: list[Release]) -> NetworkRow:
         failure=failure,
         made_s=made_s,
         engines=engines,
+        commit=this_machine().commit,
     )
 
 

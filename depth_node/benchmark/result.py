@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,17 +90,36 @@ def write_result(
     :param benchmark: short name of what was measured.
     :param protocol: how, in words: what a reader needs to trust or repeat it.
     :param conditions: sizes, rates, counts.
-    :param rows: dataclasses, one a line of the table.
+    :param rows: dataclasses, or what an earlier file held of them; one a line of the table.
     """
     content = {
         'benchmark': benchmark,
         'protocol': protocol,
         'conditions': conditions,
         'machine': asdict(this_machine()),
-        'rows': [asdict(row) for row in rows],  # type: ignore[call-overload]
+        'rows': [_plain(row) for row in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, json.dumps(content, indent=2) + '\n')
+
+
+def _plain(row: object) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    return asdict(row)  # type: ignore[call-overload]
+
+
+def rows_of_this_machine(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run with this machine and these versions, else none.
+
+    The commit may differ: a long benchmark that was interrupted goes on.
+    """
+    if not path.is_file():
+        return []
+    content = json.loads(path.read_text(encoding='utf-8'))
+    here = asdict(this_machine())
+    same = all(content['machine'][key] == here[key] for key in here if key != 'commit')
+    return list(content['rows']) if same else []
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--engine', default='openvino', help='engine of the node')
     add('--rate', type=float, default=30.0, help='images per second into the node')
     add('--only', default='*', metavar='PATTERN', help="releases of networks, e.g. 'midas-*'")
+    add('--anew', action='store_true', help='networks: measure also what the file holds already')
     add('--page', type=Path, default=Path('docs', 'networks.md'), help='page of networks')
     add('--seconds', type=float, default=20.0, help='how long the node is fed')
     return parser
@@ -97,12 +99,17 @@ def _networks(options: argparse.Namespace) -> None:
     from depth_node.benchmark.network_page import written_page
 
     wanted = list(networks.configurations(lambda name: fnmatch.fnmatch(name, options.only)))
-    rows = []
-    for name, releases in tqdm(wanted, desc='networks', disable=None):
-        rows.append(networks.measure(name, releases))
-        print(networks.summary(rows[-1]), flush=True)
     path = options.out / 'networks.json'
-    result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, rows)
+    rows = {} if options.anew else {r['releases'][0]: r for r in result.rows_of_this_machine(path)}
+    for name, releases in tqdm(wanted, desc='networks', disable=None):
+        if releases[0].name in rows:
+            continue
+        measured = networks.measure(name, releases)
+        print(networks.summary(measured), flush=True)
+        rows[releases[0].name] = asdict(measured)
+        # what is measured is kept when a run of an hour is interrupted
+        ordered = [rows[name] for name in sorted(rows)]
+        result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, ordered)
     write_text_atomically(options.page, written_page(path))
 
 
