@@ -33,7 +33,7 @@ from depth_node.errors import DepthNodeError
 from depth_node.errors import EngineError
 from depth_node.model_folder import ModelCard
 from depth_node.networks import registry
-from depth_node.networks.specification import Identity
+from depth_node.networks.initialization import WithoutDrawing
 from depth_node.networks.specification import Release
 
 PROTOCOL = (
@@ -174,7 +174,6 @@ def _prepare(name: str, release: Release, out: Path, answer: Connection) -> None
     """Build, fill and export a network; runs in a process of its own."""
     from depth_node.networks import conformance
     from depth_node.networks.importing import card_of
-    from depth_node.networks.initialization import WithoutDrawing
     from depth_node.networks.make_model import make_model
 
     started = time.monotonic()
@@ -204,16 +203,14 @@ def _lift(network: nn.Module) -> None:
 
 def _macs(name: str, release: Release) -> int:
     """Count the multiply-accumulates of one image without computing anything."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device('meta'):
-        network = registry.build(
-            name, Identity(release.identity.variant, release.identity.options)
-        )
-        image = torch.zeros(1, 3, release.height, release.width)
+    with WithoutDrawing():
+        network = registry.build(name, release.identity).eval()
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network.eval().from_normalized(image)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
+        network.from_normalized(torch.zeros(1, 3, release.height, release.width))
     return int(counter.get_total_flops()) // 2
 
 
