@@ -326,7 +326,8 @@ def test_import_asks_for_a_size_where_the_files_carry_none_and_several_were_rele
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = registry.build('monodepth2', Identity('resnet18'))
-    saved(tmp_path, network.encoder.state_dict(), network.decoder.state_dict())
+    encoder = {f'encoder.{key}': value for key, value in network.encoder.state_dict().items()}
+    saved(tmp_path, encoder, network.decoder.state_dict())
     assert models.main(['import', 'monodepth2', str(tmp_path), '-o', 'never']) == 1
     assert '--height and --width' in capsys.readouterr().err
 
