@@ -117,8 +117,9 @@ class ModelSettings:
     engine: str = _parameter(
         'auto',
         'Engine that runs the network; auto takes the first that works of openvino, onnxruntime, '
-        'torch, and says why the earlier ones were passed over.',
-        choices=('auto', 'openvino', 'onnxruntime', 'torch'),
+        'torch, and says why the earlier ones were passed over. tensorrt is experimental: its '
+        'part on the GPU has never run.',
+        choices=('auto', 'openvino', 'onnxruntime', 'torch', 'tensorrt'),
         structural=True,
     )
     precision: str = _parameter(

@@ -21,6 +21,7 @@ from depth_node.engines.onnxruntime_engine import OnnxRuntimeEngine
 from depth_node.engines.openvino_engine import OpenVinoEngine
 from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import read_golden
+from depth_node.engines.selection import BY_NAME_ONLY
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import open_engine
 from depth_node.engines.torch_engine import TorchEngine
@@ -39,8 +40,10 @@ from depth_node.networks import registry
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.make_model import make_model
 from depth_node.networks.specification import Identity
+from depth_node.settings import parameters
 
-TRAITS = registry.spec('lite-mono').variants['tiny']
+SPEC = registry.spec('lite-mono')
+TRAITS = SPEC.variants['tiny']
 SIZES = [(64, 96), (96, 64)]
 
 
@@ -507,6 +510,24 @@ def test_one_engine_that_disagrees_is_enough_to_refuse_a_model(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rounding_may_carry_one_engine_off_in_a_deep_network_but_not_every_graph(
+    network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = replace(SPEC, variants={'tiny': replace(TRAITS, tolerance=1e-3)})
+    monkeypatch.setattr(maker.registry, 'spec', lambda name: deep)
+    for count, broken in enumerate((OpenVinoEngine, OnnxRuntimeEngine)):
+        infer = broken.infer
+        monkeypatch.setattr(broken, 'infer', lambda s, image, infer=infer: infer(s, image) * 1.01)
+        if count == 0:
+            made = make_model(network, card('m'), tmp_path / 'm', SIZES[:1])
+            parity = made.card.metrics['parity']['96x64']
+            assert 'standard deviations' in parity['openvino f32']
+            assert parity['onnxruntime f32'] < 1e-4
+    with pytest.raises(Disagreement):
+        make_model(network, card('n'), tmp_path / 'n', SIZES[:1])
+    assert [path.name for path in tmp_path.iterdir()] == ['m']
+
+
 def test_making_a_model_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     network = trained().train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -541,3 +562,21 @@ def test_a_size_of_the_wrong_kind_of_card_has_no_files(model: ModelFolder) -> No
     alien = InputSpec(64, 96, 'alien.onnx', 'alien.safetensors')
     with pytest.raises(ModelError, match='alien'):
         open_engine(model, alien, engine='auto', precision='f32', threads=1)
+
+
+def test_openvino_reports_nothing_over_the_network() -> None:
+    code = (
+        'import sys\n'
+        'from depth_node.engines.openvino_engine import _library\n'
+        '_library()\n'
+        "found = [name for name in sys.modules if name.startswith('openvino_telemetry.')]\n"
+        "sys.exit(str(found) if found or sys.modules['openvino_telemetry'] else 0)\n"
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tensorrt_is_taken_only_by_name() -> None:
+    assert not set(BY_NAME_ONLY) & set(ORDER)
+    choices = next(known.choices for known in parameters() if known.name == 'model.engine')
+    assert set(choices) == {'auto', *ORDER, *BY_NAME_ONLY}

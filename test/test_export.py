@@ -241,7 +241,7 @@ def test_what_the_module_itself_refuses_stays_its_own_error(tmp_path, trained):
         def forward(self, image):
             raise ModelError('standin', 'this', 'that')
 
-    with pytest.raises(ModelError, match='^standin: received this'):
+    with pytest.raises(ModelError, match=r'^standin: received this'):
         export_onnx(Refusing(), 32, 64, tmp_path / 'a.onnx')
 
 

@@ -21,6 +21,7 @@ from depth_node.model_folder import OutputSpec
 from depth_node.model_folder import card_yaml
 from depth_node.model_folder.card import card_from_yaml
 from depth_node.model_folder.card import card_to_yaml
+from depth_node.model_folder.card import check_files
 
 GRAPH = 'graph_96x64.onnx'
 GOLDEN = 'golden_96x64.safetensors'
@@ -255,6 +256,11 @@ def test_a_wrong_file_record_is_named(folder: Path, record: object, key: str) ->
     files = yaml.safe_load((folder / CARD_NAME).read_text())['files']
     edited(folder, files={**files, GRAPH: record})
     assert key in refusal(folder)
+
+
+def test_a_network_of_a_thousand_million_parameters_has_room_in_a_card() -> None:
+    record = FileRecord('ab' * 32, 4 * 1_100_000_000)
+    check_files(example_card(files=dict.fromkeys(FILES, record)), 'card')
 
 
 def test_yaml_that_makes_objects_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class EngineInfo:
     """What an engine says of itself, for logs, diagnostics and result files."""
 
     name: str
-    """'openvino', 'onnxruntime' or 'torch'."""
+    """'openvino', 'onnxruntime', 'torch' or 'tensorrt'."""
     version: str
     """Version of the library behind it."""
     precision: str

@@ -5,7 +5,10 @@ Without a hint OpenVINO computes in bf16 on such processors, so the precision is
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +88,8 @@ class OpenVinoEngine:
 
 def _library() -> Any:
     """Import openvino, or say how to get it."""
+    # Otherwise each start of the node would report itself over the network, from a child process.
+    sys.modules.setdefault('openvino_telemetry', cast(ModuleType, None))
     try:
         import openvino
     except ImportError as error:

@@ -17,6 +17,8 @@ from depth_node.model_folder import ModelFolder
 
 ORDER = ('openvino', 'onnxruntime', 'torch')
 """Engines in the order in which 'auto' tries them."""
+BY_NAME_ONLY = ('tensorrt',)
+"""Engines that 'auto' leaves alone: what they need a GPU for has never run yet."""
 PRECISIONS = ('f32', 'bf16')
 
 
@@ -27,21 +29,24 @@ def open_engine(
 
     :param folder: a checked model.
     :param size: one of the sizes of its card.
-    :param engine: 'auto' or one of :data:`ORDER`.
+    :param engine: 'auto', or one of :data:`ORDER` or :data:`BY_NAME_ONLY`.
     :param precision: 'f32' or 'bf16'; never changed to make an engine work.
     :param threads: CPU threads; 0 lets the engine decide.
-    :returns: the engine, and per engine that 'auto' passed over a sentence that says why.
+    :returns: the engine, and per engine that 'auto' passed over a sentence that says why; also
+        what the engine has to say of itself.
     :raises EngineError: when the engine, or with 'auto' every engine, fails or disagrees.
     :raises MissingPackage: when the engine that was named is not installed.
     :raises ModelError: when the golden file or the graph cannot be used.
     """
-    if engine != 'auto' and engine not in ORDER:
-        raise EngineError('engine', quoted(engine), f'auto or one of {", ".join(ORDER)}')
+    named = (*ORDER, *BY_NAME_ONLY)
+    if engine != 'auto' and engine not in named:
+        raise EngineError('engine', quoted(engine), f'auto or one of {", ".join(named)}')
     if precision not in PRECISIONS:
         raise EngineError('precision', quoted(precision), f'one of {", ".join(PRECISIONS)}')
     golden = read_golden(folder, size)
     if engine != 'auto':
-        return _open_checked(engine, folder, size, precision, threads, golden), ()
+        opened = _open_checked(engine, folder, size, precision, threads, golden)
+        return opened, tuple(getattr(opened, 'notes', ()))
     notes: list[str] = []
     for name in ORDER:
         try:
@@ -80,6 +85,10 @@ def _load(name: str, folder: ModelFolder, size: InputSpec, precision: str, threa
         from depth_node.engines.onnxruntime_engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(folder, size, precision=precision, threads=threads)
+    if name == 'tensorrt':
+        from depth_node.engines.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine(folder, size, precision=precision, threads=threads)
     from depth_node.engines.torch_engine import TorchEngine
 
     return TorchEngine(folder, size, precision=precision, threads=threads)

@@ -125,7 +125,7 @@ def check_entries(given: Mapping[str, object], wanted: Mapping[str, Tensor], who
             for key in common
             if _shape(given[key]) != _shape(wanted[key])
         ],
-        'not finite': [key for key in common if not _finite(given[key])],
+        'not finite': [key for key in common if not is_finite(given[key])],
     }
     if any(troubles.values()):
         raise ModelError(
@@ -134,6 +134,14 @@ def check_entries(given: Mapping[str, object], wanted: Mapping[str, Tensor], who
             f'exactly the {len(wanted)} entries of the network',
             'Check that the file is of this network and variant, and whole.',
         )
+
+
+def is_finite(value: object) -> bool:
+    """Tell whether all numbers of a tensor are finite, in one pass and without a copy of it."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+        return True
+    # a NaN anywhere becomes the least and the greatest value
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(value.detach()))
 
 
 def _unpickled(path: Path) -> object:
@@ -184,11 +192,6 @@ def _leftover(key: str) -> bool:
 def _shape(value: object) -> str:
     """Return the shape of a tensor, or the kind of anything else."""
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _finite(value: object) -> bool:
-    """Tell whether all numbers of a tensor are finite."""
-    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
 
 
 def _listed(what: str, keys: list[str]) -> str:

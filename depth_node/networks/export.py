@@ -2,8 +2,8 @@
 
 An ONNX file is a protobuf message and ends at 2 GiB.  So the numbers of a network lie beside the
 graph, in safetensors files that ONNX addresses as external data: in files that are there already
-where they hold the very same bytes, otherwise in a file of the graph's own.  No tensor is copied on
-the way but the one that is being written.
+where they hold the very same bytes, otherwise in a file of the graph's own.  No tensor is copied
+on the way but the one that is being written.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def export_onnx(
     return (path, *written)
 
 
-def _check_arguments(
-    module: nn.Module, height: int, width: int, storage: str, opset: int
-) -> None:
+def _check_arguments(module: nn.Module, height: int, width: int, storage: str, opset: int) -> None:
     if not (0 < height <= _LARGEST_SIDE_PX and 0 < width <= _LARGEST_SIDE_PX):
         raise ModelError('export', f'{width}x{height} pixels', f'sides of 1 to {_LARGEST_SIDE_PX}')
     if storage not in STORAGES:
@@ -213,28 +211,28 @@ def _halve(model: Any) -> None:
         if tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST_HALVED:
             continue
         _check_half(name, tensor.numpy())
-        half = ir.Value(name=f'{name}.f16', shape=value.shape, type=_tensor_of(ir.DataType.FLOAT16))
-        half.const_value = ir.LazyTensor(
-            lambda wide=tensor: ir.Tensor(wide.numpy().astype(np.float16)),
-            ir.DataType.FLOAT16,
-            tensor.shape,
-            name=half.name,
-        )
-        cast = ir.node('Cast', [half], {'to': ir.DataType.FLOAT}, name=f'{name}.cast')
+        stored = _half_of(name, tensor)
+        cast = ir.node('Cast', [stored], {'to': ir.DataType.FLOAT}, name=f'{name}.cast')
         wide = cast.outputs[0]
         wide.shape, wide.type = value.shape, value.type
         value.replace_all_uses_with(wide)
-        del model.graph.initializers[name]
         value.const_value = None
+        del model.graph.initializers[name]
         wide.name = name
-        model.graph.initializers.add(half)
+        model.graph.initializers.add(stored)
         model.graph.insert_before(first, cast)
 
 
-def _tensor_of(dtype: Any) -> Any:
+def _half_of(name: str, tensor: Any) -> Any:
+    """Return an initializer that rounds a tensor when it is written."""
     from onnxscript import ir
 
-    return ir.TensorType(dtype)
+    half = ir.DataType.FLOAT16
+    stored = ir.Value(name=f'{name}.f16', shape=tensor.shape, type=ir.TensorType(half))
+    stored.const_value = ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy().astype(np.float16)), half, tensor.shape, name=stored.name
+    )
+    return stored
 
 
 def _check_half(name: str, values: NDArray[np.float32]) -> None:

@@ -15,6 +15,7 @@ from depth_node import model_folder
 from depth_node.engines.memory import give_back_freed_memory
 from depth_node.engines.memory import let_go_of_files_at
 from depth_node.engines.parity import SMALLEST_CONTRAST
+from depth_node.engines.parity import TOLERANCES
 from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import contrast_of
 from depth_node.engines.selection import ORDER
@@ -48,10 +49,12 @@ def make_model(
     """Write a model folder from a trained network, whole or not at all.
 
     The golden outputs come from the trained network itself, with its weights as they are stored;
-    the graphs come from its rewritten form.  Before the folder takes its name, every engine that
-    is installed and can load the model must agree with them, and one has to.  What was measured
-    goes into the card's metrics as 'parity': per size and engine the error, or the reason why an
-    engine cannot load the model.
+    the graphs come from its rewritten form.  Before the folder takes its name, the engines that
+    are installed are held to them.  What was measured goes into the card's metrics as 'parity':
+    per size and engine the error, or a sentence that says why the engine does not serve the model.
+    An engine may be unable to load it, as long as one can.  It may disagree only if another one
+    reads the same graph and agrees, and if the network is one whose output rounding alone can
+    carry that far (Traits.tolerance).
 
     Weights are read where they lie and written one by one: those of a mapped file are in memory
     once, and not at all while the engines are checked.
@@ -66,7 +69,7 @@ def make_model(
     :returns: the checked folder.
     :raises ModelError: when the card, a size or a weight is refused, or ONNX lacks an operator of
         the network.
-    :raises EngineError: when an engine disagrees with the network, or none can load it.
+    :raises EngineError: when an engine disagrees that may not, or none can load the model.
     :raises MissingPackage: when no engine but torch is installed to check the graphs.
     """
     _check_normalization(card)
@@ -173,24 +176,28 @@ def _with_parity(folder: ModelFolder) -> ModelCard:
 
 
 def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | str | None]:
-    """Return the error of every installed engine at one size, or why it cannot load the model.
+    """Return the error of every installed engine at one size, or why it does not serve the model.
 
     :returns: by engine in f32, and for openvino in bf16: None where that does not work.
-    :raises EngineError: when an engine disagrees, or none can load the model.
+    :raises EngineError: as :func:`make_model` does.
     """
     found: dict[str, float | str | None] = {}
+    disagreements: list[Disagreement] = []
     for name in ORDER:
         try:
             found[f'{name} f32'] = _measured(folder, size, name, 'f32')
         except MissingPackage:
             continue
-        except Disagreement:
-            raise
         except EngineError as error:
             found[f'{name} f32'] = str(error).replace(f'{folder.path}/', '')
+            if isinstance(error, Disagreement):
+                disagreements.append(error.with_traceback(None))
     if set(found) <= {'torch f32'}:
         raise MissingPackage('openvino', 'checking the exported graph', 'pip install openvino')
-    if not any(isinstance(error, float) for error in found.values()):
+    agreeing = {name for name, error in found.items() if isinstance(error, float)}
+    if disagreements and (_is_strict(folder.card) or agreeing <= {'torch f32'}):
+        raise disagreements[0]
+    if not agreeing:
         reasons = ' '.join(str(reason) for reason in found.values())
         raise EngineError(f'model {folder.card.name}', f'no engine that works ({reasons})', 'one')
     try:
@@ -198,6 +205,12 @@ def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | str | Non
     except (EngineError, MissingPackage):
         found['openvino bf16'] = None
     return found
+
+
+def _is_strict(card: ModelCard) -> bool:
+    """Tell whether rounding alone keeps every engine far below the largest error that passes."""
+    traits = registry.spec(card.network).variants[card.variant]
+    return traits.tolerance <= TOLERANCES['f32', 'f32'] / 10
 
 
 def _measured(folder: ModelFolder, size: InputSpec, name: str, precision: str) -> float:

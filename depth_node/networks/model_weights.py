@@ -16,6 +16,7 @@ from depth_node.model_folder import WEIGHTS_NAME
 from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
 from depth_node.networks.checkpoint import check_entries
+from depth_node.networks.checkpoint import is_finite
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.depth_network import sharing_copy
 from depth_node.networks.initialization import WithoutDrawing
@@ -49,7 +50,9 @@ def network_of(folder: ModelFolder) -> DepthNetwork:
 
 
 def rounded(network: DepthNetwork, storage: str) -> DepthNetwork:
-    """Return a network on the CPU whose weights went through a storage; ``network`` stays as it is.
+    """Return a network on the CPU whose weights went through a storage.
+
+    The network that is given stays as it is.
 
     :param storage: 'f32', which copies no weight that is float32 on the CPU already, or 'f16'.
     :returns: a float32 network in evaluation mode with exactly the weights that will be stored;
@@ -95,8 +98,7 @@ def _stored(value: Tensor, storage: str) -> LazyArray:
 
 
 def _check_finite(key: str, value: Tensor, storage: str) -> None:
-    stored = value.to(_DTYPES[storage]) if value.is_floating_point() else value
-    if not torch.isfinite(stored).all():
+    if not is_finite(value.to(_DTYPES[storage]) if value.is_floating_point() else value):
         raise ModelError(
             f'weight {key}',
             f'a value that is not finite as {storage}',

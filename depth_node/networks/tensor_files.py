@@ -115,7 +115,7 @@ def _write_array(stream: BinaryIO, announced: LazyArray) -> None:
     array = np.ascontiguousarray(announced.make())
     if (array.dtype.name, array.nbytes) != (announced.dtype, announced.size_bytes):
         raise AssertionError(f'{array.dtype} {array.shape} instead of {announced}')
-    stream.write(_bytes_of(array))
+    stream.write(_bytes_of(array).data)
 
 
 class StoredTensors:

@@ -25,6 +25,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from depth_node.engines.memory import give_back_freed_memory
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.health import Health
@@ -34,7 +35,6 @@ from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import survive_illegal_transitions
-from depth_node.ros.memory import give_back_freed_memory
 from depth_node.ros.memory import keep_large_buffers
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.outputs import outputs_for

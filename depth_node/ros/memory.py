@@ -34,12 +34,3 @@ def keep_large_buffers(environment: Mapping[str, str]) -> bool:
     except (OSError, AttributeError):
         return False
     return all(mallopt(parameter, limit) == 1 for parameter, _, limit in _LIMITS)
-
-
-def give_back_freed_memory() -> None:
-    """Return to the kernel what opening a model has left free; with other C libraries, nothing."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return
-    trim(0)
