@@ -14,6 +14,7 @@ _ABOUT_TORCH = (
     'ecodepth',
     'engines',
     'export',
+    'folding',
     'graph_files',
     'large_models',
     'levit',

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 from depth_node.errors import ModelError
 from depth_node.networks import conformance
 from depth_node.networks import registry
-from depth_node.networks.lite_mono_plain import PlainAttention
+from depth_node.networks.lite_mono_plain import GramAttentionBlock
+from depth_node.networks.lite_mono_plain import PlainAttentionBlock
+from depth_node.networks.lite_mono_plain import token_scale
 from depth_node.networks.rewrites import DoublingConv
-from depth_node.networks.rewrites import folded_batch_norm
 from depth_node.networks.rewrites import linearized
 from depth_node.networks.rewrites import over_parts
 from depth_node.networks.rewrites import pointwise
@@ -68,15 +70,20 @@ def test_plain_form_is_the_trained_function(variant, size):
 
 @pytest.mark.parametrize('split', [False, True])
 @pytest.mark.parametrize('resize', [False, True])
-def test_every_choice_gives_the_same(split, resize):
+@pytest.mark.parametrize('gram', [False, True])
+def test_every_choice_gives_the_same(split, resize, gram):
     network = filled('tiny').double()
     image = torch.rand(1, 3, 64, 32, dtype=torch.float64)
-    plain = linearized(network, 64, 32, split_concat=split, resize_by_convolution=resize)
+    plain = linearized(
+        network, 64, 32, split_concat=split, resize_by_convolution=resize, gram_attention=gram
+    )
     with torch.no_grad():
         assert (plain(normalized(image)) - network(image)[0]).abs().max() < 1e-12
     kinds = {type(module).__name__ for module in plain.modules()}
     assert ('SplitConv' in kinds) == split
     assert ('DoublingConv' in kinds) == resize
+    assert ('GramAttention' in kinds) == gram
+    assert ('PlainAttention' in kinds) == (not gram)
 
 
 def test_error_at_full_size_is_that_of_float32_rounding():
@@ -129,16 +136,6 @@ def test_network_without_rewrites_is_refused():
         linearized(nn.Conv2d(3, 1, 1), 64, 64)
 
 
-@pytest.mark.parametrize('bias', [False, True])
-def test_batch_norm_folds_into_a_grouped_dilated_strided_convolution(bias):
-    conv = randomized(nn.Conv2d(6, 12, 3, stride=2, padding=2, dilation=2, groups=3, bias=bias))
-    norm = randomized(nn.BatchNorm2d(12))
-    image = torch.randn(2, 6, 11, 9, dtype=torch.float64)
-    with torch.no_grad():
-        folded = folded_batch_norm(conv, norm)
-        assert torch.allclose(folded(image), norm(conv(image)), rtol=0, atol=1e-12)
-
-
 def test_layer_norm_affine_and_gain_fold_into_a_pointwise_convolution():
     norm, linear = randomized(nn.LayerNorm(8)), randomized(nn.Linear(8, 5))
     gain = torch.rand(5, dtype=torch.float64)
@@ -170,17 +167,52 @@ def test_doubling_convolution_is_the_bilinear_resize_up_to_the_border():
     assert torch.allclose(DoublingConv().double()(image), expected, rtol=0, atol=1e-12)
 
 
-def test_attention_survives_sums_beyond_half_precision():
-    block = filled('base').encoder.stages[0][-1]
+ATTENTION_BLOCKS = (PlainAttentionBlock, GramAttentionBlock)
+
+
+@pytest.mark.parametrize('kind', ATTENTION_BLOCKS)
+@pytest.mark.parametrize(('stage', 'height', 'width'), [(0, 8, 12), (1, 5, 7), (2, 1, 3)])
+def test_attention_is_the_trained_one(kind, stage, height, width):
+    block = randomized(filled('small').encoder.stages[stage][-1])
+    x = torch.randn(1, block.gamma.numel(), height, width, dtype=torch.float64)
     with torch.no_grad():
-        block.xca.qkv.weight[:96] *= 8  # a cosine does not see it, a sum of squares does
+        expected, given = block(x), kind(block, height, width).double()(x)
+    assert (given - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize('kind', ATTENTION_BLOCKS)
+def test_attention_survives_sums_beyond_half_precision(kind):
+    """Squares of 20480 pixels: a cosine sees neither their size nor that of the weights."""
+    block = filled('base').encoder.stages[0][-1]
+    x = torch.randn(1, 48, 80, 256, generator=torch.Generator().manual_seed(2))
+    x[:, 5] *= 100  # normalised, it is 7 everywhere
+    with torch.no_grad():
+        block.xca.qkv.weight[:96] *= 8
         block.xca.qkv.bias[:96] *= 8
-        attention = PlainAttention(block.xca, block.norm_xca, block.gamma_xca)
-        tokens = torch.randn(1, 48, 80, 256, generator=torch.Generator().manual_seed(2))
-        expected = attention(tokens)
-        given = attention.half()(tokens.half()).float()
+        plain = kind(block, 80, 256)
+        expected = plain(x)
+        given = plain.half()(x.half()).float()
     assert torch.isfinite(given).all()
-    assert (given - expected).abs().max() < 2e-2
+    assert (given - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def test_gram_attention_survives_any_weights_of_queries_and_keys():
+    block = filled('tiny').encoder.stages[2][-1]
+    x = torch.randn(1, 128, 4, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = block(x)
+        for value in (block.xca.qkv.weight, block.xca.qkv.bias):
+            value[:128] *= 1e6
+            value[128:256] *= 1e-6
+        given = GramAttentionBlock(block, 4, 6).half()(x.half()).float()
+    assert (given - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def test_token_scale_is_a_power_of_two_next_to_the_root():
+    for count in (1, 60, 480, 1920, 7680, 20480):
+        scale = token_scale(count)
+        assert math.frexp(scale)[0] == 0.5
+        assert 0.5 <= scale**2 * count <= 2.0
 
 
 def test_whole_network_runs_in_half_precision():

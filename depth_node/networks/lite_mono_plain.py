@@ -6,6 +6,7 @@ encoding, the image pyramid and the attention take the fewest operations that gi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth_node.networks.blocks import doubled
+from depth_node.networks.folding import folded_batch_norm
 from depth_node.networks.rewrites import Choices
 from depth_node.networks.rewrites import DoublingConv
-from depth_node.networks.rewrites import folded_batch_norm
 from depth_node.networks.rewrites import gelu_in_place
 from depth_node.networks.rewrites import over_parts
 from depth_node.networks.rewrites import pointwise
@@ -76,8 +77,7 @@ class PlainAttention(nn.Module):
         scale[: 2 * channels] = _QUERY_KEY_GAIN
         self.qkv = pointwise(attention.qkv, norm=norm, gain=scale)
         projection = pointwise(attention.proj, gain=gain)
-        by_head = projection.weight.reshape(channels, self.heads, channels // self.heads)
-        self.projection = nn.Parameter(by_head.permute(1, 0, 2).contiguous())
+        self.projection = nn.Parameter(_by_head(projection.weight, self.heads))
         self.bias = nn.Parameter(projection.bias.reshape(1, channels, 1, 1).clone())
         self.temperature = nn.Parameter(attention.temperature.clone())
 
@@ -100,6 +100,80 @@ class PlainAttention(nn.Module):
         return (query @ key.transpose(-2, -1)) / rows / columns
 
 
+class GramAttention(nn.Module):
+    """Cross-covariance attention that sees the pixels only through their Gram matrix.
+
+    With the normalised tokens x as columns, each with a 1 appended, the queries are W x and the
+    keys V x.  All that the attention asks of them are sums over the pixels: W G V^T with the Gram
+    matrix G = x x^T, and the diagonals of W G W^T and V G V^T.  Its result is one matrix and a
+    shift on the tokens, so that queries, keys and values never exist.
+
+    The tokens come divided by about the root of their number, and the weights of every query and
+    key have the length 1, which no cosine sees: no sum can leave the range of float16.
+
+    :param attention: trained attention.
+    :param norm: layer normalisation before it.
+    :param gain: (C,) layer scale after it.
+    :param scale: factor on the tokens, see :func:`token_scale`.
+    """
+
+    def __init__(
+        self, attention: CrossCovarianceAttention, norm: nn.LayerNorm, gain: Tensor, scale: float
+    ) -> None:
+        super().__init__()
+        channels = gain.numel()
+        self.heads = attention.temperature.shape[0]
+        self.scale = scale
+        qkv = pointwise(attention.qkv, norm=norm)
+        augmented = torch.cat((qkv.weight[:, :, 0, 0], qkv.bias[:, None]), dim=1)
+        query_key, value = augmented.split((2 * channels, channels))
+        self.query_key = nn.Parameter(F.normalize(query_key, dim=1))
+        unscaled = torch.ones(channels + 1).to(gain)
+        unscaled[:channels] = 1 / scale
+        self.value = nn.Parameter(value * unscaled)
+        projection = pointwise(attention.proj, gain=gain)
+        self.projection = nn.Parameter(_by_head(projection.weight, self.heads))
+        self.bias = nn.Parameter(projection.bias[:, None].clone())
+        self.temperature = nn.Parameter(attention.temperature.clone())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Keep the shape (N, C) of tokens that are normalised and then scaled."""
+        channels = tokens.shape[1]
+        weights = torch.softmax(self._cosines(self._gram(tokens)) * self.temperature, dim=-1)
+        mixing = (self.projection @ weights).permute(1, 0, 2).reshape(channels, channels)
+        matrix, shift = (mixing @ self.value).split((channels, 1), dim=1)
+        return F.linear(tokens, matrix, (shift + self.bias)[:, 0])
+
+    def _gram(self, tokens: Tensor) -> Tensor:
+        """Return (C + 1, C + 1), where the 1 of every token is scaled too."""
+        count = tokens.shape[0]
+        sums = tokens.sum(dim=0, keepdim=True) * self.scale
+        corner = sums.new_full((1, 1), count * self.scale**2)
+        above = torch.cat((tokens.transpose(0, 1) @ tokens, sums.transpose(0, 1)), dim=1)
+        return torch.cat((above, torch.cat((sums, corner), dim=1)))
+
+    def _cosines(self, gram: Tensor) -> Tensor:
+        """Return (heads, C / heads, C / heads)."""
+        products = self.query_key @ gram
+        squares = (products * self.query_key).sum(dim=1, keepdim=True)
+        smallest = max(_NORMALIZE_EPS**2, torch.finfo(gram.dtype).tiny)
+        inverse = squares.clamp_min(smallest).rsqrt()
+        query = (products * inverse)[: len(products) // 2]
+        key = (self.query_key * inverse)[len(products) // 2 :]
+        query, key = (half.unflatten(0, (self.heads, -1)) for half in (query, key))
+        return query @ key.transpose(-2, -1)
+
+
+def token_scale(count: int) -> float:
+    """Return the power of two next to 1 / sqrt(count): multiplying by it is exact."""
+    return 2.0 ** -round(math.log2(count) / 2)
+
+
+def _by_head(weight: Tensor, heads: int) -> Tensor:
+    """Return the columns (heads, C, C / heads) of the 1x1 convolution after an attention."""
+    return weight.reshape(len(weight), heads, -1).permute(1, 0, 2).contiguous()
+
+
 class PlainAttentionBlock(nn.Module):
     """An attention block without permutations other than those of the layer normalisation."""
 
@@ -108,22 +182,48 @@ class PlainAttentionBlock(nn.Module):
         encoding = (None, None) if block.pos_embd is None else block.pos_embd.axes(height, width)
         self.register_buffer('encoding_of_rows', encoding[0])
         self.register_buffer('encoding_of_columns', encoding[1])
-        self.attention = PlainAttention(block.xca, block.norm_xca, block.gamma_xca)
+        self.attention = self._attention_of(block, height * width)
         expand = pointwise(block.pwconv1, norm=block.norm)
         self.mlp = PlainMlp(expand, pointwise(block.pwconv2, gain=block.gamma))
         self.eps = block.norm.eps
 
+    def _attention_of(self, block: AttentionBlock, count: int) -> nn.Module:
+        """Return the attention of ``count`` tokens."""
+        return PlainAttention(block.xca, block.norm_xca, block.gamma_xca)
+
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape (1, C, H, W)."""
-        tokens = x
-        if self.encoding_of_rows is not None:
-            tokens = x + (self.encoding_of_rows + self.encoding_of_columns)
+        tokens = self._encoded(x)
         tokens = tokens + self.attention(self._normalized(tokens))
         return x + self.mlp(self._normalized(tokens))
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        if self.encoding_of_rows is None:
+            return x
+        return x + (self.encoding_of_rows + self.encoding_of_columns)
 
     def _normalized(self, x: Tensor) -> Tensor:
         channels_last = x.permute(0, 2, 3, 1)
         return F.layer_norm(channels_last, x.shape[1:2], eps=self.eps).permute(0, 3, 1, 2)
+
+
+class GramAttentionBlock(PlainAttentionBlock):
+    """The same with :class:`GramAttention`, channels last from one normalisation to the other."""
+
+    def _attention_of(self, block: AttentionBlock, count: int) -> nn.Module:
+        """Return the attention of ``count`` tokens, which come scaled."""
+        scale = token_scale(count)
+        self.register_buffer('scale', torch.full_like(block.gamma_xca, scale))
+        return GramAttention(block.xca, block.norm_xca, block.gamma_xca, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (1, C, H, W)."""
+        _, channels, height, width = x.shape
+        tokens = self._encoded(x).permute(0, 2, 3, 1).reshape(height * width, channels)
+        scaled = F.layer_norm(tokens, (channels,), self.scale, eps=self.eps)
+        tokens = F.layer_norm(tokens + self.attention(scaled), (channels,), eps=self.eps)
+        tokens = tokens.reshape(1, height, width, channels).permute(0, 3, 1, 2)
+        return x + self.mlp(tokens)
 
 
 class PlainStem(nn.Module):
@@ -159,7 +259,7 @@ class PlainLiteMono(nn.Module):
         )
         self.stages = nn.ModuleList(
             [
-                _plain_stage(stage, height >> index, width >> index)
+                _plain_stage(stage, height >> index, width >> index, choices)
                 for index, stage in enumerate(encoder.stages, start=2)
             ]
         )
@@ -176,9 +276,10 @@ class PlainLiteMono(nn.Module):
         return self.decoder(features)
 
 
-def _plain_stage(stage: nn.Sequential, height: int, width: int) -> nn.Sequential:
+def _plain_stage(stage: nn.Sequential, height: int, width: int, choices: Choices) -> nn.Sequential:
     blocks: list[nn.Module] = [PlainDilated(block) for block in stage[:-1]]
-    return nn.Sequential(*blocks, PlainAttentionBlock(stage[-1], height, width))
+    last = GramAttentionBlock if choices.gram_attention else PlainAttentionBlock
+    return nn.Sequential(*blocks, last(stage[-1], height, width))
 
 
 class PlainDecoder(nn.Module):

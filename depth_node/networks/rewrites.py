@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth_node.errors import ModelError
-
-_EXACT = torch.float64
+from depth_node.networks.folding import EXACT
+from depth_node.networks.folding import convolution
+from depth_node.networks.folding import folded
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Choices:
     """Add convolutions of the parts, instead of convolving their concatenation."""
     resize_by_convolution: bool = True
     """Double the single-channel logits by a convolution and a depth-to-space."""
+    gram_attention: bool = True
+    """Let attention between channels see the pixels through their Gram matrix alone."""
 
 
 class Linearizable(Protocol):
@@ -45,6 +48,7 @@ def linearized(
     *,
     split_concat: bool = True,
     resize_by_convolution: bool = True,
+    gram_attention: bool = True,
 ) -> nn.Module:
     """Make a plain module for inference at batch 1 out of a trained network.
 
@@ -57,29 +61,19 @@ def linearized(
     :param width: columns of the input, pixels.
     :param split_concat: see :class:`Choices`.
     :param resize_by_convolution: see :class:`Choices`.
+    :param gram_attention: see :class:`Choices`.
     :returns: module from the image (1, 3, H, W), already normalised with the mean and std of the
         network's variant, to its full-size output (1, 1, H, W); no gradients.  A network that has
-        no faster form is run as it was trained, and shares its weights.
+        no faster form is run as it was trained, and shares its weights, but for the convolutions
+        that take in a batch normalisation; see :func:`.folding.folded`.
     :raises ModelError: for a size that the network cannot take, or a network without rewrites.
     """
     if not hasattr(network, 'linearized'):
         raise ModelError('rewrites', f'a {type(network).__name__}', 'a network of the registry')
-    choices = Choices(split_concat, resize_by_convolution)
+    choices = Choices(split_concat, resize_by_convolution, gram_attention)
     with torch.no_grad():
         plain = cast(Linearizable, network).linearized(height, width, choices)
-    return plain.eval().requires_grad_(False)
-
-
-def folded_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return one convolution for a convolution followed by a batch normalisation.
-
-    With g = weight / sqrt(var + eps): W' = g W and b' = bias + g (b - mean).
-    """
-    gain = norm.weight.to(_EXACT) / (norm.running_var.to(_EXACT) + norm.eps).sqrt()
-    shift = norm.bias.to(_EXACT) - gain * norm.running_mean.to(_EXACT)
-    if conv.bias is not None:
-        shift = shift + gain * conv.bias.to(_EXACT)
-    return _convolution(conv, conv.weight.to(_EXACT) * gain[:, None, None, None], shift)
+        return folded(plain.eval()).requires_grad_(False)
 
 
 def pointwise(
@@ -91,32 +85,14 @@ def pointwise(
         W' = W diag(g), b' = b + W h; what stays outside is the normalisation alone.
     :param gain: (C_out,) factors on the result, such as a layer scale.
     """
-    weight, bias = linear.weight.to(_EXACT), linear.bias.to(_EXACT)
+    weight, bias = linear.weight.to(EXACT), linear.bias.to(EXACT)
     if norm is not None:
-        bias = bias + weight @ norm.bias.to(_EXACT)
-        weight = weight * norm.weight.to(_EXACT)
+        bias = bias + weight @ norm.bias.to(EXACT)
+        weight = weight * norm.weight.to(EXACT)
     if gain is not None:
-        weight, bias = weight * gain.to(_EXACT)[:, None], bias * gain.to(_EXACT)
+        weight, bias = weight * gain.to(EXACT)[:, None], bias * gain.to(EXACT)
     like = nn.Conv2d(linear.in_features, linear.out_features, 1).to(linear.weight)
-    return _convolution(like, weight[:, :, None, None], bias)
-
-
-def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """Return a convolution shaped like another one, with weights given in float64."""
-    made = nn.Conv2d(
-        weight.shape[1] * like.groups,
-        weight.shape[0],
-        like.kernel_size,
-        like.stride,
-        like.padding,
-        like.dilation,
-        like.groups,
-        bias=bias is not None,
-    ).to(like.weight)
-    made.weight.copy_(weight)
-    if bias is not None:
-        made.bias.copy_(bias)
-    return made
+    return convolution(like, weight[:, :, None, None], bias)
 
 
 def over_parts(
@@ -131,15 +107,15 @@ def over_parts(
     """
     if not split:
         return JoinedConv(_copied(conv), reflect)
-    shares = conv.weight.to(_EXACT).split(list(channels), dim=1)
-    bias = None if conv.bias is None else conv.bias.to(_EXACT)
+    shares = conv.weight.to(EXACT).split(list(channels), dim=1)
+    bias = None if conv.bias is None else conv.bias.to(EXACT)
     biases = [bias, *[None] * (len(channels) - 1)]
-    parts = [_convolution(conv, share, b) for share, b in zip(shares, biases, strict=True)]
+    parts = [convolution(conv, share, b) for share, b in zip(shares, biases, strict=True)]
     return SplitConv(parts, reflect)
 
 
 def _copied(conv: nn.Conv2d) -> nn.Conv2d:
-    return _convolution(conv, conv.weight, conv.bias)
+    return convolution(conv, conv.weight, conv.bias)
 
 
 class JoinedConv(nn.Module):
