@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,20 @@ def test_list_and_show_tell_what_a_user_needs(
     text = capsys.readouterr().out
     assert 'without a known scale' in text and 'as the card records' in text
     assert 'openvino f32' in text
+
+
+def test_a_model_made_again_keeps_its_weights_and_card(
+    imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / 'copy'
+    shutil.copytree(imported, copy)
+    before = model_folder.read(copy)
+    weights = (copy / model_folder.WEIGHTS_NAME).read_bytes()
+    assert models.main(['remake', str(copy)]) == 0
+    assert 'made again' in capsys.readouterr().out
+    after = model_folder.read(copy)
+    assert (copy / model_folder.WEIGHTS_NAME).read_bytes() == weights
+    assert replace(after.card, files={}, metrics={}) == replace(before.card, files={}, metrics={})
 
 
 def test_show_finds_damage(

@@ -30,6 +30,7 @@ from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.export import export_onnx
+from depth_node.networks.model_weights import network_of
 from depth_node.networks.model_weights import rounded
 from depth_node.networks.model_weights import save_weights
 from depth_node.networks.rewrites import linearized
@@ -84,6 +85,20 @@ def make_model(
         return _with_parity(folder)
 
     return model_folder.write(out, full_card, fill, inspect=inspect, overwrite=overwrite)
+
+
+def remake(folder: ModelFolder) -> ModelFolder:
+    """Write a model folder anew from its own weights, with the rewrites of this version.
+
+    :param folder: a checked model; it is replaced as a whole, or stays as it is.
+    :returns: the new folder; of its card only the files and the measured parity differ.
+    :raises ModelError: when the weights are not those of the network that the card names.
+    :raises EngineError: when an engine disagrees that may not.
+    """
+    card = folder.card
+    sizes = [(size.height, size.width) for size in card.inputs]
+    network = network_of(folder)
+    return make_model(network, card, folder.path, sizes, storage=card.storage, overwrite=True)
 
 
 def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:

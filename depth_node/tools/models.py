@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_description(options.model))
         elif options.command == 'sources':
             print(_sources())
+        elif options.command == 'remake':
+            print(_remade(options.model))
         else:
             print(_imported(options))
     except DepthNodeError as error:
@@ -59,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument('--fit', choices=FITS, help='how images are fitted; default: as trained')
     take.add_argument('--storage', choices=STORAGES, default='f32', help='type on disk')
     take.add_argument('--overwrite', action='store_true', help='replace a model of that name')
+    again = commands.add_parser(
+        'remake', help='make the graphs of a model again from its weights, after an update'
+    )
+    again.add_argument('model', help='name of an installed model, or a path with a /')
     commands.add_parser('sources', help='say where authors publish their checkpoints')
     return parser
 
@@ -172,6 +178,14 @@ def _imported(options: argparse.Namespace) -> str:
         f'{folder.path}: {card.network} {card.variant} at {sizes}, all engines agree.\n'
         f'Licence of the weights: {card.weights_license}'
     )
+
+
+def _remade(name_or_path: str) -> str:
+    """Make the graphs of a model again."""
+    from depth_node.networks.make_model import remake
+
+    folder = remake(model_folder.read(model_folder.find(name_or_path)))
+    return f'{folder.path}: made again from its weights, all engines agree.'
 
 
 def _sources() -> str:
