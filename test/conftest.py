@@ -6,6 +6,8 @@ tests: ``pip install -r requirements/run.txt -r requirements/test.txt && pytest 
 
 import importlib.util
 
+import pytest
+
 pytest_plugins = ['node_rig']
 
 _ABOUT_TORCH = (
@@ -28,6 +30,22 @@ _ABOUT_TORCH = (
     'sqldepth',
     'swin',
 )
+_LARGE_NETWORKS = ('network_vectors',)
 collect_ignore = (
     [] if importlib.util.find_spec('torch') else [f'test_{name}.py' for name in _ABOUT_TORCH]
 )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread(request):
+    """Small networks on a busy machine wait longer for a second thread than they compute."""
+    name = request.module.__name__.removeprefix('test_')
+    if name not in _ABOUT_TORCH or name in _LARGE_NETWORKS:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -21,15 +21,6 @@ from depth_node.tools.conformance import main
 NAME = 'litemono-tiny_640x192'
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope='module')
 def vectors(tmp_path_factory):
     """Write vectors of our own network in the format of the authors' numbers."""

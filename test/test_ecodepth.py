@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from network_vectors import MINIATURE
 from torch.nn import functional as F
 
 from depth_node.errors import ModelError
@@ -35,20 +36,8 @@ from depth_node.networks.scene_embedding import resized
 from depth_node.networks.scene_embedding import resizing_weights
 from depth_node.networks.specification import Identity
 
-MINI = {
-    'vae_width': 32,
-    'unet_width': 32,
-    'vit_width': 32,
-    'vit_blocks': 2,
-    'vit_heads': 4,
-    'logits': 12,
-    'class_hidden': 10,
-    'aggregated': 32,
-    'narrow': 8,
-    'decoded': 8,
-}
-FIRST = Layout(10.0, classes=6, has_head=True, **MINI)
-SECOND = Layout(80.0, classes=0, has_head=False, **MINI)
+FIRST = Layout(10.0, classes=6, has_head=True, **MINIATURE)
+SECOND = Layout(80.0, classes=0, has_head=False, **MINIATURE)
 PARAMETERS = {
     'v1-indoor': 971_476_781,
     'v1-outdoor': 971_593_681,
@@ -63,15 +52,6 @@ HF_PARTS = {
     'mlp.fc1': 'intermediate.dense',
     'mlp.fc2': 'output.dense',
 }
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,15 +64,6 @@ def card(name: str) -> ModelCard:
         mean=TRAITS.mean,
         std=TRAITS.std,
     )
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks on a busy machine wait longer for a second thread than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

@@ -29,15 +29,6 @@ EXACT = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
 WEIGHTS = 'graphs.safetensors'
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Small(nn.Module):
     """A network of one convolution, quick to export."""
 

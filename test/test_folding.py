@@ -19,15 +19,6 @@ from depth_node.networks.rewrites import linearized
 from depth_node.networks.specification import Identity
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def filled(module):
     """Weights of which every one matters: a fresh batch normalisation would hide any mistake."""
     conformance.fill(module, conformance.PooledNumbers)

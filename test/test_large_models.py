@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,14 +54,6 @@ TRAITS = Traits('disparity', PATCH_PX, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 onnxruntime = pytest.importorskip('onnxruntime')
 openvino = pytest.importorskip('openvino')
 pytest.importorskip('onnxscript')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Transformer(nn.Module):

@@ -18,15 +18,6 @@ from depth_node.networks.specification import Identity
 PARAMETERS = {'tiny': 2_147_659, 'small': 2_476_859, 'base': 3_074_747, '8m': 8_775_851}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope='module')
 def spec():
     return registry.spec('lite-mono')

@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +46,6 @@ def saved(folder: Path, encoder: object, decoder: object) -> dict[str, Path]:
     torch.save(encoder, files['encoder'])
     torch.save(decoder, files['depth'])
     return files
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks on a busy machine wait longer for a second thread than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

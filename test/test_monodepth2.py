@@ -27,15 +27,6 @@ PARAMETERS = {'resnet18': 14_329_236, 'resnet50': 32_522_132}
 """As published, less the unused classifier."""
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope='module')
 def spec():
     return registry.spec('monodepth2')

@@ -25,15 +25,6 @@ SIZES = ('640x192', '1024x320')
 TRAITS = registry.spec('lite-mono').variants['tiny']
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    """Small layers spend more time waiting for each other's threads than computing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def filled(variant, size='640x192'):
     """Weights of which every one matters: fresh layer scales would hide any mistake."""
     network = registry.build('lite-mono', Identity(variant, {'dilations': size})).eval()

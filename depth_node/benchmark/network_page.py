@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from depth_node.benchmark.networks import configurations
 from depth_node.networks import registry
 
 _HEAD = """# The networks
@@ -35,6 +37,7 @@ def page(result: Mapping[str, Any]) -> str:
         '|---|---|---|---|---|---|---|',
         *(_cost(row) for row in rows),
         '',
+        *_missing(rows),
         '## Do the engines agree?',
         '',
         'Largest difference from the trained network in PyTorch, in standard deviations of its '
@@ -70,6 +73,19 @@ def _cost(row: Mapping[str, Any]) -> str:
     cells.append(f'{row["macs"] / 1e9:.3g} G')
     cells += [_time(engine) for engine in row['engines']] or ['-'] * 3
     return f'| {" | ".join(cells)} |'
+
+
+def _missing(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Name the configurations that were not measured."""
+    measured = {name for row in rows for name in row['releases']}
+    missing = [
+        f'{name} {releases[0].identity.variant} at {releases[0].width}x{releases[0].height}'
+        for name, releases in configurations(lambda _: True)
+        if releases[0].name not in measured
+    ]
+    if missing:
+        yield f'Not measured: {", ".join(missing)}.'
+        yield ''
 
 
 def _name(row: Mapping[str, Any]) -> str:
