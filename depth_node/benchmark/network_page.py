@@ -70,7 +70,7 @@ def written_page(result: Path) -> str:
 
 def _cost(row: Mapping[str, Any]) -> str:
     cells = [_name(row), f'{row["width"]}x{row["height"]}', _millions(row['parameters'])]
-    cells.append(f'{row["macs"] / 1e9:.3g} G')
+    cells.append(f'{_short(row["macs"] / 1e9)} G')
     cells += [_time(engine) for engine in row['engines']] or ['-'] * 3
     return f'| {" | ".join(cells)} |'
 
@@ -93,12 +93,17 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _millions(count: int) -> str:
-    return f'{count / 1e6:.3g} M'
+    return f'{_short(count / 1e6)} M'
+
+
+def _short(value: float) -> str:
+    """Write three digits, or all of a larger number."""
+    return f'{value:.3g}' if value < 1000 else f'{value:.0f}'
 
 
 def _time(engine: Mapping[str, Any]) -> str:
     time = engine['time']
-    return '-' if time is None else f'{time["min_ms"]:.3g} / {time["median_ms"]:.3g}'
+    return '-' if time is None else f'{_short(time["min_ms"])} / {_short(time["median_ms"])}'
 
 
 def _agreement(row: Mapping[str, Any]) -> str:
