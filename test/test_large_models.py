@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,6 @@ def translate(files: StateDicts, identity: Identity) -> dict[str, object]:
     return dict(files['model'])
 
 
-@registry.register(NAME)
 def describe() -> NetworkSpec:
     return NetworkSpec(
         name=NAME,
@@ -123,6 +123,14 @@ def describe() -> NetworkSpec:
         meaning=lambda identity, files, size: Meaning(OutputSpec('disparity')),
         conformance_case=lambda stem: None,
     )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def registered() -> Iterator[None]:
+    """Enter the stand-in, and take it out again: other files look at all networks."""
+    registry.register(NAME)(describe)
+    yield
+    del registry._specs[NAME]
 
 
 def save_checkpoint(variant: str, path: Path, **options: object) -> int:
@@ -333,6 +341,7 @@ def test_mapped_weights_may_be_changed_and_the_file_is_not(tmp_path: Path) -> No
 
 
 if __name__ == '__main__':
+    registry.register(NAME)(describe)
     chosen, file, extent = sys.argv[1:]
     given = Path(file)
     found = measure(chosen, given, given.with_suffix('.model'), whole=extent == 'whole')
