@@ -123,9 +123,11 @@ class ModelSettings:
         structural=True,
     )
     precision: str = _parameter(
-        'f32',
-        'Arithmetic of the network: f32, or bf16 (openvino only; faster and less exact).',
-        choices=('f32', 'bf16'),
+        'auto',
+        'Arithmetic of the network: f32, f16 (on a GPU), bf16 (openvino; faster and less exact), '
+        'int8 (openvino, experimental: of a model that was quantised); auto is f32 on a processor '
+        'and f16 on a GPU.',
+        choices=('auto', 'f32', 'f16', 'bf16', 'int8'),
         structural=True,
     )
     threads: int = _parameter(

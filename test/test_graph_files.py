@@ -114,3 +114,12 @@ def _message(number: int, content: bytes) -> bytes:
         encoded.append(length & 0x7F | 0x80)
         length >>= 7
     return bytes([*encoded, length]) + content
+
+
+def test_a_graph_of_another_precision_that_is_missing_says_how_to_make_it(tmp_path: Path) -> None:
+    model = model_with(graph_with('initializer', WEIGHTS_NAME).SerializeToString(), tmp_path / 'm')
+    assert checked_graph(model, SIZE, 'bf16') == checked_graph(model, SIZE)
+    with pytest.raises(ModelError, match=r'no graph in f16 for 96x64.*remake MODEL'):
+        checked_graph(model, SIZE, 'f16')
+    with pytest.raises(ModelError, match=r'no graph in int8.*quantize MODEL RECORDING'):
+        checked_graph(model, SIZE, 'int8')

@@ -29,17 +29,31 @@ _INSIDE = {
     'Sparse': {1: 'Tensor', 2: 'Tensor'},
     'Tensor': {13: 'Entry'},
 }
+_WAY_TO = {
+    'f16': 'Make it: python -m depth_node.tools.models remake MODEL',
+    'int8': 'Make it: python -m depth_node.tools.models quantize MODEL RECORDING',
+}
 _KEY, _VALUE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 64
 
 
-def checked_graph(folder: ModelFolder, size: InputSpec) -> Path:
+def checked_graph(folder: ModelFolder, size: InputSpec, precision: str = 'f32') -> Path:
     """Return the path of a graph that only refers to files of its own model folder.
 
-    :raises ModelError: when the graph names another file or is no ONNX file.
+    :param precision: of the arithmetic that the graph is for.
+    :raises ModelError: when the model has no such graph, or it names another file or is no ONNX
+        file.
     """
-    path = folder.file(size.graph)
+    name = size.graph_of(precision)
+    if name is None:
+        raise ModelError(
+            f'model {folder.card.name}',
+            f'no graph in {precision} for {size.width}x{size.height}',
+            'one',
+            _WAY_TO[precision],
+        )
+    path = folder.file(name)
     for location in external_files(path):
         if location not in folder.card.files:
             raise ModelError(

@@ -19,7 +19,8 @@ ORDER = ('openvino', 'onnxruntime', 'torch')
 """Engines in the order in which 'auto' tries them."""
 BY_NAME_ONLY = ('tensorrt',)
 """Engines that 'auto' leaves alone: what they need a GPU for has never run yet."""
-PRECISIONS = ('f32', 'bf16')
+PRECISIONS = ('auto', 'f32', 'f16', 'bf16', 'int8')
+_ON_GPU = ('tensorrt', 'cuda')
 
 
 def open_engine(
@@ -30,7 +31,7 @@ def open_engine(
     :param folder: a checked model.
     :param size: one of the sizes of its card.
     :param engine: 'auto', or one of :data:`ORDER` or :data:`BY_NAME_ONLY`.
-    :param precision: 'f32' or 'bf16'; never changed to make an engine work.
+    :param precision: one of :data:`PRECISIONS`; never changed to make an engine work.
     :param threads: CPU threads; 0 lets the engine decide.
     :returns: the engine, and per engine that 'auto' passed over a sentence that says why; also
         what the engine has to say of itself.
@@ -62,11 +63,24 @@ def open_engine(
     )
 
 
+def precision_for(name: str, size: InputSpec, precision: str) -> str:
+    """Return the precision that an engine is opened with.
+
+    :param name: of the engine.
+    :param size: what the model offers.
+    :param precision: one of :data:`PRECISIONS`; 'auto' is f32 on a processor and, where the model
+        has a graph for it, f16 on a GPU.
+    """
+    if precision != 'auto':
+        return precision
+    return 'f16' if name in _ON_GPU and size.graph_f16 is not None else 'f32'
+
+
 def _open_checked(
     name: str, folder: ModelFolder, size: InputSpec, precision: str, threads: int, golden: Golden
 ) -> Engine:
     """Open one engine and hold it to the golden output."""
-    engine = _load(name, folder, size, precision, threads)
+    engine = _load(name, folder, size, precision_for(name, size, precision), threads)
     try:
         check_parity(engine, golden, folder.card.storage)
     except DepthNodeError:

@@ -52,10 +52,27 @@ class InputSpec:
     width: int
     """Columns of the network's input, pixels."""
     graph: str
-    """Name of the ONNX file of this size."""
+    """Name of the ONNX file of this size, in float32."""
     golden: str
     """Name of the safetensors file with an 'image', (H, W, 3) uint8 RGB, and the 'output', (H, W)
     float32, that the trained network gives for it."""
+    graph_f16: str | None = card_yaml.may_be_missing(None)
+    """Name of the ONNX file in float16, with float32 where that would overflow; None: none."""
+    graph_int8: str | None = card_yaml.may_be_missing(None)
+    """Name of the ONNX file quantised to int8; None: none."""
+
+    def graph_of(self, precision: str) -> str | None:
+        """Return the name of the ONNX file for arithmetic in ``precision``; None: there is none.
+
+        bf16 is made by the engine out of the float32 graph.
+        """
+        return {'f16': self.graph_f16, 'int8': self.graph_int8}.get(precision, self.graph)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the names of all files that this size needs."""
+        names = (self.graph, self.golden, self.graph_f16, self.graph_int8)
+        return tuple(name for name in names if name is not None)
 
 
 @dataclass(frozen=True)
@@ -181,7 +198,7 @@ def check_files(card: ModelCard, who: str) -> None:
             record.size_bytes,
             f'1 to {LARGEST_FILE_BYTES}',
         )
-    named = [WEIGHTS_NAME] + [name for size in card.inputs for name in (size.graph, size.golden)]
+    named = [WEIGHTS_NAME] + [name for size in card.inputs for name in size.files]
     missing = sorted({name for name in named if name not in card.files})
     if missing:
         raise ModelError(
@@ -215,7 +232,7 @@ def _check_inputs(card: ModelCard, who: str) -> None:
         for side in (size.height, size.width):
             expected = f'8 to {LARGEST_SIDE_PX} pixels a side'
             _need(8 <= side <= LARGEST_SIDE_PX, key, f'{size.height}x{size.width}', expected)
-        for name in (size.graph, size.golden):
+        for name in size.files:
             _need(is_plain_name(name), key, name, 'a plain file name')
     shapes = [(size.height, size.width) for size in card.inputs]
     _need(len(set(shapes)) == len(shapes), f'{who}: inputs', shapes, 'each size once')

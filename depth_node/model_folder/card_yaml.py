@@ -25,6 +25,14 @@ _T = TypeVar('_T')
 _LONGEST_KEY = 100
 
 
+def may_be_missing(default: _T) -> _T:
+    """Return a dataclass field whose key cards of earlier releases do not have.
+
+    :param default: its value then.
+    """
+    return dataclasses.field(default=default, metadata={'may_be_missing': True})
+
+
 def parsed(text: str, who: str) -> object:
     """Parse one YAML document to plain data.
 
@@ -62,10 +70,13 @@ def dataclass_from(value: object, wanted: type[_T], prefix: str) -> _T:
     for key in mapping:
         if key not in hints:
             raise ModelError(f'{prefix}{key}', 'an unknown key', 'one of ' + ', '.join(hints))
-    for key in hints:
+    needed = [item.name for item in dataclasses.fields(cast('Any', wanted)) if not item.metadata]
+    for key in needed:
         if key not in mapping:
-            raise ModelError(f'{prefix}{key}', 'no such key', 'each of ' + ', '.join(hints))
-    return wanted(**{key: _converted(mapping[key], hints[key], f'{prefix}{key}') for key in hints})
+            raise ModelError(f'{prefix}{key}', 'no such key', 'each of ' + ', '.join(needed))
+    return wanted(
+        **{key: _converted(value, hints[key], f'{prefix}{key}') for key, value in mapping.items()}
+    )
 
 
 def mapping_from(value: object, who: str) -> Mapping[str, object]:
