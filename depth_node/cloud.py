@@ -27,6 +27,8 @@ FLOAT32 = 7
 """sensor_msgs/PointField.FLOAT32."""
 
 _RGB_MASK = np.uint32(0x00FFFFFF)
+# four planes of float32 and the points of a band are 2.5 MB, what a core's caches hold
+_BAND_POINTS = 76_800
 
 
 @dataclass(frozen=True)
@@ -118,21 +120,11 @@ class CloudPacker:
         :raises Rejected: with the reason 'cloud_size' for arrays of another size or type.
         """
         self.check(depth_m, rgb)
-        if self._color and rgb is not None:
-            self._pack_color(rgb)
-        depth_m = np.ascontiguousarray(depth_m[:: self._stride, :: self._stride])
-        np.isfinite(depth_m, out=self._finite)
-        with np.errstate(invalid='ignore'):
-            # Inf - Inf is NaN, so that this copy of the depth has no Inf.
-            np.subtract(depth_m, depth_m, out=self._z)
-            np.add(depth_m, self._z, out=self._z)
-            np.multiply(self._z, self._slopes_x, out=self._x)
-            np.multiply(self._z, self._slopes_y, out=self._y)
-        planes = [self._x, self._y, self._z, self._packed_rgb if self._color else self._padding]
-        if self._padded:
-            cv2.mixChannels(planes, [self._points], [0, 0, 1, 1, 2, 2, 3, 4])
-        else:
-            cv2.merge(planes, dst=self._points)
+        depth_m = depth_m[:: self._stride, :: self._stride]
+        rgb = None if rgb is None else rgb[:: self._stride]
+        for top in range(0, len(depth_m), self._band_rows):
+            rows = slice(top, top + self._band_rows)
+            self._pack_band(depth_m[rows], None if rgb is None else rgb[rows], rows)
         return self._whole() if self._organized else self._only_finite()
 
     def check(self, depth_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None) -> None:
@@ -146,31 +138,59 @@ class CloudPacker:
 
     def _make_buffers(self, height: int, width: int) -> None:
         """Take all memory that frames need."""
-        self._x = np.empty((height, width), np.float32)
-        self._y = np.empty_like(self._x)
-        self._z = np.empty_like(self._x)
+        self._band_rows = band = min(height, max(1, _BAND_POINTS // width))
+        self._xyz = [np.empty((band, width), np.float32) for _ in range(3)]
         self._finite = np.empty((height, width), np.bool_)
         if self._color:
-            self._bgra = np.empty((height, self._depth_shape[1], 4), np.uint8)
+            self._bgra = np.empty((band, self._depth_shape[1], 4), np.uint8)
             in_place = self._bgra.view(np.float32)[..., 0]
-            self._packed_rgb = in_place if self._stride == 1 else np.empty_like(self._x)
+            self._packed_rgb = in_place if self._stride == 1 else np.empty_like(self._xyz[0])
         else:
-            self._padding = np.zeros_like(self._x)
+            self._packed_rgb = np.zeros_like(self._xyz[0])
         size_bytes = height * width * self._step_bytes
         self._zeros = memoryview(bytes(0 if self._organized else size_bytes))
         self._data = array('B', bytes(size_bytes if self._organized else 0))
         backing = self._data if self._organized else bytearray(size_bytes)
         self._points = np.frombuffer(backing, np.float32).reshape(height, width, -1)
 
-    def _pack_color(self, rgb: NDArray[np.uint8]) -> None:
-        """Write B, G, R, 0 for every point."""
-        cv2.cvtColor(rgb[:: self._stride], cv2.COLOR_RGB2BGRA, dst=self._bgra)
-        words = self._bgra.view(np.uint32)[:, :: self._stride, 0]
-        np.bitwise_and(words, _RGB_MASK, out=self._packed_rgb.view(np.uint32))
+    def _pack_band(
+        self, depth_m: NDArray[np.float32], rgb: NDArray[np.uint8] | None, rows: slice
+    ) -> None:
+        """Pack some rows of the cloud, so few that all intermediate values stay in the cache."""
+        count = len(depth_m)
+        x, y, z = (plane[:count] for plane in self._xyz)
+        finite, fourth = self._finite[rows], self._packed_rgb[:count]
+        if self._color and rgb is not None:
+            self._pack_color(rgb, count)
+        np.isfinite(depth_m, out=finite)
+        if finite.all():
+            z = np.ascontiguousarray(depth_m)  # no copy without a stride
+        else:
+            with np.errstate(invalid='ignore'):
+                # Inf - Inf is NaN, so that this copy of the depth has no Inf.
+                np.subtract(depth_m, depth_m, out=z)
+                np.add(depth_m, z, out=z)
+        np.multiply(z, self._slopes_x, out=x)
+        np.multiply(z, self._slopes_y[rows], out=y)
+        planes = [x, y, z, fourth]
+        if self._padded:
+            cv2.mixChannels(planes, [self._points[rows]], [0, 0, 1, 1, 2, 2, 3, 4])
+        else:
+            cv2.merge(planes, dst=self._points[rows])
+
+    def _pack_color(self, rgb: NDArray[np.uint8], count: int) -> None:
+        """Write B, G, R, 0 for every point of a band.
+
+        :param rgb: (count, W, 3), all columns of the image.
+        """
+        bgra = self._bgra[:count]
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA, dst=bgra)
+        words = bgra.view(np.uint32)[:, :: self._stride, 0]
+        np.bitwise_and(words, _RGB_MASK, out=self._packed_rgb[:count].view(np.uint32))
 
     def _whole(self) -> PackedCloud:
         """Return all points, in the rows and columns of the image."""
-        height, width = self._z.shape
+        height, width = self._finite.shape
         return self._cloud(width, height, is_dense=bool(self._finite.all()))
 
     def _only_finite(self) -> PackedCloud:
@@ -178,7 +198,7 @@ class CloudPacker:
         kept = np.flatnonzero(self._finite)
         self._resize_data(len(kept) * self._step_bytes)
         if len(kept):
-            rows = self._points.reshape(self._z.size, -1)
+            rows = self._points.reshape(self._finite.size, -1)
             target = np.frombuffer(self._data, np.float32).reshape(len(kept), -1)
             # The indices are in range; any other mode copies through a temporary.
             np.take(rows, kept, axis=0, out=target, mode='clip')

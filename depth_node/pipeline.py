@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from depth_node import camera
 from depth_node import model_folder
+from depth_node.byte_arrays import float_image
 from depth_node.engines import Engine
 from depth_node.engines import EngineInfo
 from depth_node.engines import selection
@@ -71,8 +72,8 @@ class Pipeline:
         self._plans: dict[CameraModel, _Plan] = {}
         self._relative = folder.card.output.kind == 'relative'
         self._values = np.empty((0, 0), np.float32)
-        self._mean_255 = [255.0 * value for value in self.card.mean]
-        self._gain = [1.0 / (255.0 * value) for value in self.card.std]
+        self._mean_255 = [np.float32(255.0 * value) for value in self.card.mean]
+        self._gain = [np.float32(1.0 / (255.0 * value)) for value in self.card.std]
         self._open_engine(0)
 
     @classmethod
@@ -177,6 +178,7 @@ class Pipeline:
         self._engine.warm_up()
         self._size_index = size_index
         self._input = np.zeros((1, 3, size.height, size.width), np.float32)
+        self._channels = [np.empty((size.height, size.width), np.uint8) for _ in range(3)]
 
     def _plan_of(self, model: CameraModel) -> _Plan:
         """Return the plan of a camera; switches the engine when it needs another input size."""
@@ -198,8 +200,11 @@ class Pipeline:
     def _fill_input(self, rgb: NDArray[np.uint8], plan: _Plan) -> NDArray[np.uint8]:
         """Resize and normalise into the input buffer; return the resized RGB."""
         small = camera.resampled(rgb, plan.fit)
+        # twice as fast as reading every third byte while calculating
+        cv2.split(small, self._channels)
         for channel, plane in enumerate(self._input[0]):
-            np.subtract(small[:, :, channel], self._mean_255[channel], out=plane, dtype=np.float32)
+            np.copyto(plane, self._channels[channel])
+            plane -= self._mean_255[channel]
             plane *= self._gain[channel]
         return small
 
@@ -247,10 +252,10 @@ class Pipeline:
             )
         return full
 
-    def _buffer(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _buffer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Return the buffer of a frame; fresh pages each time would cost more than arithmetic."""
         if self._values.shape != shape:
-            self._values = np.empty(shape, np.float32)
+            self._values = float_image(*shape)
         return self._values
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'depth_node'
 
 # From the foundation up; a room may import from its own layer and from those before it.
 LAYERS = (
-    {'errors', 'files', 'frames', 'settings', 'share'},
+    {'byte_arrays', 'errors', 'files', 'frames', 'settings', 'share'},
     {
         'camera', 'cloud', 'evaluation', 'health', 'image_codec', 'model_folder', 'newest',
         'recording', 'world',

@@ -5,6 +5,7 @@ from array import array
 import numpy as np
 import pytest
 
+from depth_node import cloud as cloud_module
 from depth_node.cloud import CloudPacker
 from depth_node.errors import Rejected
 from depth_node.errors import SettingsError
@@ -148,6 +149,19 @@ def test_organized_memory_is_reused_and_holds_no_trace_of_the_last_frame():
     assert second.data.buffer_info() == address
     fresh = CloudPacker(CAMERA, organized=True, color=True, stride=1).pack(*scene(seed=2))
     assert second.data == fresh.data
+
+
+@pytest.mark.parametrize('organized', [True, False])
+@pytest.mark.parametrize('stride', [1, 3])
+def test_a_cloud_is_the_same_in_bands_of_any_height(monkeypatch, organized, stride):
+    depth_m, rgb = scene()
+    depth_m[20:] = 3.0  # some bands without holes, and a last one that is shorter
+    made = []
+    for points in (1, 7 * CAMERA.width, CAMERA.width * CAMERA.height):
+        monkeypatch.setattr(cloud_module, '_BAND_POINTS', points)
+        packer = CloudPacker(CAMERA, organized=organized, color=True, stride=stride)
+        made.append(packer.pack(depth_m, rgb).data.tobytes())
+    assert made[0] == made[1] == made[2]
 
 
 def test_unorganized_memory_follows_the_number_of_points():

@@ -18,6 +18,7 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
+from depth_node.byte_arrays import float_image
 from depth_node.cloud import CloudPacker
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
@@ -108,11 +109,26 @@ def test_strided_depth_goes_out_row_by_row():
     np.testing.assert_array_equal(received, wide[:, 2:6])
 
 
-def test_a_depth_message_does_not_change_with_the_buffer_it_was_made_from():
-    given = frame()
-    message = messages.depth_message(given)
-    given.depth_m[:] = 0
-    assert np.frombuffer(message.data, np.float32)[0] == 1.0
+def test_a_depth_image_in_an_array_of_bytes_goes_out_without_a_copy():
+    depth_m = float_image(3, 4)
+    message = messages.depth_message(frame(depth_m=depth_m))
+    depth_m[2, 3] = 7.5
+    assert np.frombuffer(message.data, np.float32).reshape(3, 4)[2, 3] == 7.5
+
+
+@pytest.mark.parametrize('part', [np.s_[:2], np.s_[:, :2], np.s_[::-1], np.s_[:, ::-1]], ids=str)
+def test_a_part_or_another_order_of_such_an_image_goes_out_as_what_it_is(part):
+    depth_m = float_image(3, 4)
+    depth_m[...] = np.arange(12).reshape(3, 4)
+    message = messages.depth_message(frame(depth_m=depth_m[part]))
+    assert np.frombuffer(message.data, np.float32).tolist() == depth_m[part].ravel().tolist()
+
+
+def test_a_cloud_goes_out_without_a_copy():
+    packed = CloudPacker(CAMERA, organized=True, color=True, stride=1).pack(
+        frame().depth_m, frame().rgb
+    )
+    assert messages.cloud_message(packed, frame()).data is packed.data
 
 
 def test_the_data_is_an_array_of_bytes_and_passes_the_checks_of_rclpy(monkeypatch):

@@ -1,9 +1,12 @@
-"""ROS messages <-> frames: fields are copied, pixels are not looked at."""
+"""ROS messages <-> frames: fields are copied, pixels neither looked at nor copied.
+
+A message holds the memory of its frame or cloud, so it is to be published at once.
+"""
 
 from __future__ import annotations
 
 import sys
-from array import array
+from functools import cache
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -15,6 +18,8 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
+from depth_node import cloud
+from depth_node.byte_arrays import bytes_of
 from depth_node.cloud import PackedCloud
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
@@ -23,7 +28,11 @@ from depth_node.frames import Frame
 from depth_node.frames import RawImage
 from depth_node.frames import RelativeFrame
 
+_BIG_ENDIAN = sys.byteorder == 'big'
 _SECOND_NS = 1_000_000_000
+# From Jazzy on, messages copy what is assigned to a field of bytes, 5 MB for a cloud, unless they
+# check their fields: then an array of bytes is taken as it is.  Earlier ones always take it.
+_TAKES_ARRAYS = {'check_fields': True} if '_check_fields' in Image.__slots__ else {}
 
 
 def raw_image(message: Image) -> RawImage:
@@ -103,19 +112,25 @@ def camera_info_message(frame: Frame) -> CameraInfo:
 
 def cloud_message(packed: PackedCloud, frame: DepthFrame) -> PointCloud2:
     """Return packed points as a PointCloud2 in the optical frame of the source image."""
-    message = PointCloud2()
+    message = PointCloud2(**_TAKES_ARRAYS)
     message.header = header(frame)
     message.height, message.width = packed.height, packed.width
-    message.fields = [
-        PointField(name=item.name, offset=item.offset, datatype=item.datatype, count=item.count)
-        for item in packed.fields
-    ]
-    message.is_bigendian = sys.byteorder == 'big'
+    message.fields = _point_fields(packed.fields)
+    message.is_bigendian = _BIG_ENDIAN
     message.point_step = packed.point_step
     message.row_step = packed.point_step * packed.width
     message.data = packed.data
     message.is_dense = packed.is_dense
     return message
+
+
+@cache
+def _point_fields(fields: tuple[cloud.PointField, ...]) -> list[PointField]:
+    """Return the fields of a cloud as messages, which every cloud shares."""
+    return [
+        PointField(name=item.name, offset=item.offset, datatype=item.datatype, count=item.count)
+        for item in fields
+    ]
 
 
 def header(frame: Frame) -> Header:
@@ -131,14 +146,12 @@ def stamp_ns(source: Header) -> int:
 
 def _float_image(frame: Frame, values: NDArray[np.float32]) -> Image:
     """Return (H, W) numbers as a 32FC1 image with the header of the source image."""
-    message = Image()
+    message = Image(**_TAKES_ARRAYS)
     message.header = header(frame)
     message.height, message.width = values.shape
     message.encoding = '32FC1'
-    message.is_bigendian = int(sys.byteorder == 'big')
+    message.is_bigendian = int(_BIG_ENDIAN)
     message.step = message.width * values.itemsize
     # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
-    pixels = array('B')
-    pixels.frombytes(np.ascontiguousarray(values).data.cast('B'))
-    message.data = pixels
+    message.data = bytes_of(values)
     return message
