@@ -36,6 +36,14 @@ collect_ignore = (
 )
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep compiled networks of invented models out of the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='module', autouse=True)
 def one_thread(request):
     """Small networks on a busy machine wait longer for a second thread than they compute."""

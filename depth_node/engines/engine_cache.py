@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import mmap
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from datetime import timezone
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
+from typing import TypeVar
 from typing import Union
 
 from depth_node import __version__
@@ -58,21 +60,21 @@ _OTHERS_MAY_WRITE = 0o022
 
 @dataclass(frozen=True)
 class DeviceKey:
-    """The library and the GPU that built code and measured timings belong to."""
+    """The library and the device that built code and measured timings belong to."""
 
     library: str
-    """'tensorrt' or 'tensorrt_rtx'."""
+    """'tensorrt', 'tensorrt_rtx' or 'openvino'."""
     library_version: str
     library_build: str
     """File name and size of the native library: builds for two CUDA versions share a number."""
     cuda: str
     """CUDA version of the driver, e.g. '13.0'; empty where the plan does not depend on it."""
     gpu: str
-    """Name of the GPU; empty where the plan runs on all of this compute capability."""
+    """Name of the GPU, or the processor; empty where the plan runs on all of this capability."""
     compute_capability: str
-    """E.g. '8.7'."""
+    """E.g. '8.7'; of a processor the kinds of arithmetic that it has instructions for."""
     sm_count: int
-    """Number of multiprocessors; 0 where the plan does not depend on it."""
+    """Number of multiprocessors, or cores; 0 where the plan does not depend on it."""
     platform: str
     """Operating system and processor architecture, e.g. 'linux x86_64'."""
 
@@ -102,6 +104,7 @@ class TimingKey:
 
 
 Key = Union[PlanKey, TimingKey]
+_Content = TypeVar('_Content', bytes, mmap.mmap)
 
 
 @dataclass(frozen=True)
@@ -166,11 +169,17 @@ class EngineCache:
 
         An entry that is refused is removed.
         """
+        return self._entry(key, _bytes_of)
+
+    def _entry(
+        self, key: Key, take: Callable[[int, int], _Content]
+    ) -> tuple[_Content | None, str]:
+        """Return the content of a sound entry as ``take`` makes it of an open file and a size."""
         if self.folder is None:
             return None, ''
         name = _name_of(key)
         try:
-            return _checked_entry(self.folder, name, key), ''
+            return _checked_entry(self.folder, name, key, take), ''
         except FileNotFoundError:
             if not _paths(self.folder, name):
                 return None, ''
@@ -179,6 +188,13 @@ class EngineCache:
             reason = str(error)
         _remove(self.folder, name)
         return None, f'The stored {key.kind} {name[:12]} is not used: {reason}.'
+
+    def mapped(self, key: Key) -> tuple[mmap.mmap | None, str]:
+        """Do as :meth:`load`, but map the entry into memory instead of reading it.
+
+        What is written to the mapping does not reach the file.
+        """
+        return self._entry(key, _mapping_of)
 
     def store(self, key: Key, data: bytes) -> str:
         """Keep an entry, and remove old ones when there are too many bytes.
@@ -262,8 +278,10 @@ def _description(key: Key, data: bytes) -> str:
     return json.dumps(described, indent=1) + '\n'
 
 
-def _checked_entry(folder: Path, name: str, key: Key) -> bytes:
-    """Return the bytes of an entry that is exactly what was stored under ``key``.
+def _checked_entry(
+    folder: Path, name: str, key: Key, take: Callable[[int, int], _Content]
+) -> _Content:
+    """Return the content of an entry that is exactly what was stored under ``key``.
 
     :raises FileNotFoundError: when there is none, or a part of it is missing.
     :raises _Refused: when it is something else.
@@ -275,7 +293,8 @@ def _checked_entry(folder: Path, name: str, key: Key) -> bytes:
     if not isinstance(size_bytes, int) or not 0 < size_bytes <= _LARGEST_ENTRY_BYTES:
         raise _Refused('its description names no believable size')
     path = folder / f'{name}.{key.kind}'
-    data = _owned_bytes(path, size_bytes)
+    with _owned_file(path, size_bytes) as handle:
+        data = take(handle, size_bytes)
     if len(data) != size_bytes:
         raise _Refused(f'it has {len(data)} bytes instead of {size_bytes}')
     if hashlib.sha256(data).hexdigest() != description.get('sha256'):
@@ -295,8 +314,29 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return description
 
 
+def _bytes_of(handle: int, size_bytes: int) -> bytes:
+    """Read an open file, and one byte more where it has grown."""
+    with open(handle, 'rb', closefd=False) as stream:
+        return stream.read(size_bytes + 1)
+
+
+def _mapping_of(handle: int, size_bytes: int) -> mmap.mmap:
+    """Map an open file whole; changes stay in this process."""
+    try:
+        return mmap.mmap(handle, 0, access=mmap.ACCESS_COPY)
+    except ValueError as error:
+        raise _Refused('it is empty') from error
+
+
 def _owned_bytes(path: Path, largest_bytes: int) -> bytes:
-    """Read a regular file of this user; links are not followed, pipes not waited for.
+    """Read a regular file of this user; see :func:`_owned_file`."""
+    with _owned_file(path, largest_bytes) as handle:
+        return _bytes_of(handle, largest_bytes)
+
+
+@contextmanager
+def _owned_file(path: Path, largest_bytes: int) -> Iterator[int]:
+    """Open a regular file of this user; links are not followed, pipes not waited for.
 
     :raises FileNotFoundError: when there is none.
     :raises _Refused: when it is anything else, others may write to it, or it is too large.
@@ -315,8 +355,7 @@ def _owned_bytes(path: Path, largest_bytes: int) -> bytes:
             raise _Refused('others may write to it')
         if status.st_size > largest_bytes:
             raise _Refused(f'it has {status.st_size} bytes instead of {largest_bytes} at most')
-        with open(handle, 'rb', closefd=False) as stream:
-            return stream.read(largest_bytes + 1)
+        yield handle
     finally:
         os.close(handle)
 

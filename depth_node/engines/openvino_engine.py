@@ -18,6 +18,7 @@ from depth_node.engines import check_image
 from depth_node.engines import library_failure
 from depth_node.engines.graph_files import checked_graph
 from depth_node.engines.memory import let_go_of_files
+from depth_node.engines.openvino_compiled import compiled_network
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
 from depth_node.model_folder import InputSpec
@@ -48,18 +49,21 @@ class OpenVinoEngine:
         try:
             core = openvino.Core()
             _check_precision(core, precision)
-            compiled = core.compile_model(str(graph), 'CPU', _options(precision, threads))
+            self._compiled = compiled_network(
+                openvino, core, folder, size, graph, _options(precision, threads)
+            )
+            network = self._compiled.network
             # the compiled network has weights of its own, in the order of the processor
             let_go_of_files(folder.path / name for name in folder.card.files)
-            _check_shapes(compiled, shape, self._output.shape)
-            self._request = compiled.create_infer_request()
+            _check_shapes(network, shape, self._output.shape)
+            self._request = network.create_infer_request()
             self._request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
         except RuntimeError as error:
             raise library_failure(_NAME, 'loading', error) from error
         self.info = EngineInfo(
             name=_NAME,
             version=str(openvino.__version__).split('-')[0],
-            precision=_precision_of(compiled),
+            precision=_precision_of(network),
             device=str(core.get_property('CPU', 'FULL_DEVICE_NAME')).strip(),
             input_shape=shape,
         )

@@ -35,7 +35,6 @@ from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import survive_illegal_transitions
-from depth_node.ros.memory import keep_large_buffers
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.outputs import outputs_for
 from depth_node.ros.outputs import remark_on
@@ -309,7 +308,6 @@ def main(arguments: list[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING)
     use_profile(os.environ)
-    keep_large_buffers(os.environ)
     return run(arguments, Pipeline.open)
 
 

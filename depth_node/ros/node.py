@@ -13,6 +13,8 @@ import signal
 import sys
 from types import FrameType
 
+from depth_node.ros.memory import keep_large_buffers
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until a signal or a failure ends it; takes over the signals of the process.
@@ -22,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    # before any other thread exists: each would get a heap of its own
+    keep_large_buffers(os.environ)
     from depth_node.ros import lifecycle_node
 
     return lifecycle_node.main(arguments)
