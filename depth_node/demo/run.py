@@ -27,6 +27,7 @@ from depth_node.errors import SettingsError
 from depth_node.ros import collector as outputs
 from depth_node.ros.collector import Collector
 from depth_node.ros.collector import Status
+from depth_node.ros.memory import keep_large_buffers
 from depth_node.ros.transport_profile import profile_variables
 from depth_node.settings import Settings
 
@@ -93,8 +94,10 @@ def demonstrate(run: Run) -> Figures:
     expected = picture_count(run.source, run.seconds * run.rate)
     _prepare(run.out)
     environment = _environment(run.domain)
-    # The collector joins DDS in this process and has to find the same variables.
+    # The collector joins DDS in this process and has to find the same variables; untuned it would
+    # take twice as long to receive a cloud.
     os.environ.update(environment)
+    keep_large_buffers(os.environ)
     keep_every = max(1, math.ceil((expected or 1_000) / _KEPT_DEPTHS))
     with ExitStack() as stack:
         collector = stack.enter_context(Collector(keep_every, points=run.points))

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -46,6 +47,7 @@ from depth_node.ros.footage import Shot
 from depth_node.ros.footage import as_raw
 from depth_node.ros.footage import filmed_shots
 from depth_node.ros.footage import recorded_shots
+from depth_node.ros.memory import keep_large_buffers
 
 _LOG = logging.getLogger(__name__)
 _QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -186,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv if arguments is None else ['player', *arguments])
     options = _parser().parse_args(remove_ros_args(words)[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_large_buffers(os.environ)
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     try:
         _run(options)
