@@ -17,8 +17,8 @@ PACKAGE = ROOT / 'depth_node'
 LAYERS = (
     {'byte_arrays', 'errors', 'files', 'frames', 'settings', 'share'},
     {
-        'camera', 'cloud', 'evaluation', 'health', 'image_codec', 'model_folder', 'newest',
-        'recording', 'world',
+        'camera', 'cloud', 'evaluation', 'flying_pixels', 'health', 'image_codec', 'model_folder',
+        'newest', 'recording', 'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'pretraining'},
