@@ -25,22 +25,31 @@ from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.engines.parity import read_golden
 from depth_node.errors import EngineError
+from depth_node.frames import RawImage
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelFolder
 from depth_node.settings import Settings
 from depth_node.settings import settings_from
 
 STAND_IN = 'stand-in'
-PROTOCOL = (
-    "One process on one core: sensor_msgs/Image in, the node's decoder, pipeline, cloud packer "
-    'and messages (depth, camera_info and PointCloud2 with colour, 16 bytes a point, full size), '
-    'serialisation and DDS not included. The stand-in engine returns the stored output of the '
-    'model at once. The sum is the time of the whole frame less that of the network. Some frames '
-    'before the first that counts are left out.'
+_PROTOCOL = (
+    "One process: the fields of an Image in, the node's decoder, pipeline, cloud packer and messages "
+    '(depth, camera_info and PointCloud2 with colour, 16 bytes a point, full size), serialisation '
+    'and DDS not included. The sum is the time of the whole frame less that of the network. Some '
+    'frames before the first that counts are left out.'
+)
+_ON_ONE_CORE = (
+    'All of it on one core; in place of an engine stands one that returns the stored output of '
+    'the model at once.'
 )
 _WARM_UP = 20
 _ENCODINGS = ('rgb8', 'bgr8')
 _HFOV_RAD = 1.2
+
+
+def protocol(engine: str) -> str:
+    """Say how a measurement with this engine is done."""
+    return f'{_PROTOCOL} {_ON_ONE_CORE}' if engine == STAND_IN else _PROTOCOL
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,7 @@ def _frame_maker(
     from depth_node.image_codec import decode_raw
     from depth_node.ros import messages
 
-    message = _image_message(encoding, width, height)
+    image = _image(encoding, width, height)
     view = CameraView(from_horizontal_fov(width, height, _HFOV_RAD), None)
     packer = CloudPacker(
         view.model,
@@ -198,7 +207,6 @@ def _frame_maker(
 
     def frame() -> dict[str, int]:
         began = clock()
-        image = messages.raw_image(message)
         rgb = decode_raw(image, settings.input.max_pixels)
         decoded = clock()
         made = pipeline.process(CameraImage(rgb, image.stamp_ns, image.frame_id), view, settings)
@@ -222,16 +230,20 @@ def _frame_maker(
     return frame
 
 
-def _image_message(encoding: str, width: int, height: int) -> Any:
-    """Return a sensor_msgs/Image of noise."""
-    from sensor_msgs.msg import Image
-
+def _image(encoding: str, width: int, height: int) -> RawImage:
+    """Return noise as the fields of a sensor_msgs/Image, in the memory that a message has."""
     draw = np.random.default_rng(5)
-    message = Image()
-    message.height, message.width, message.encoding = height, width, encoding
-    message.step = 3 * width
-    message.data = array('B', draw.integers(0, 256, 3 * width * height, np.uint8).tobytes())
-    return message
+    pixels = array('B', draw.integers(0, 256, 3 * width * height, np.uint8).tobytes())
+    return RawImage(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=3 * width,
+        data=memoryview(pixels),
+        stamp_ns=1_700_000_000_000_000_000,
+        frame_id='camera',
+    )
 
 
 def _row(times: list[dict[str, int]], **known: Any) -> FrameRow:

@@ -10,12 +10,8 @@ from types import ModuleType
 from typing import Any
 from typing import cast
 
-_OF_ENGINE = {
-    'openvino': 'openvino',
-    'onnxruntime': 'onnxruntime',
-    'tensorrt': 'tensorrt',
-}
-"""Engine -> module; all others are PyTorch."""
+_OF_ENGINE = {'torch': 'torch', 'cuda': 'torch', 'eager': 'torch'}
+"""First word of an engine -> module, where the two differ in name."""
 
 
 def imported(name: str) -> Any:
@@ -30,6 +26,7 @@ def import_s(engine: str) -> float:
     What is wrong with a library is left to the engine to say.
     """
     started = time.perf_counter()
+    word = engine.partition('-')[0]
     with suppress(ImportError):
-        imported(_OF_ENGINE.get(engine, 'torch'))
+        imported(_OF_ENGINE.get(word, word))
     return time.perf_counter() - started

@@ -25,7 +25,7 @@ def in_own_process(who: str, work: Callable[..., T], *arguments: Any) -> T:
     context = multiprocessing.get_context('spawn')
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs, work, arguments), daemon=True)
-    process.start()
+    start_deaf(process)
     theirs.close()
     try:
         worked, answer = ours.recv()
@@ -41,9 +41,21 @@ def in_own_process(who: str, work: Callable[..., T], *arguments: Any) -> T:
     return given
 
 
+def start_deaf(process: Any) -> None:
+    """Start a spawned process that Ctrl-C does not reach; who waits for it decides what happens.
+
+    Ctrl-C goes to the whole terminal.  What is ignored at the start stays ignored in the child.
+
+    :param process: a multiprocessing.Process of the 'spawn' method; call from the main thread.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _answer(connection: Connection, work: Callable[..., object], arguments: Any) -> None:
-    # Ctrl-C reaches the whole terminal; the process that waits decides what becomes of it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         connection.send((True, work(*arguments)))
     except DepthNodeError as error:

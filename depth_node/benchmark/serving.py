@@ -128,8 +128,8 @@ def measure(serving: Serving, *, points: bool) -> ServingRow:
     with tempfile.TemporaryDirectory() as folder:
         run = _run(serving, Path(folder), points=points)
         figures = demo_run.demonstrate(run)
-        live = _live_starts(run, serving.starts) if points or figures.relative else []
-    return _row(serving, figures, live, points=points, tuned=tuned)
+        live = live_starts(run, serving.starts) if points or figures.relative else []
+    return row_of(serving, figures, live, points=points, tuned=tuned)
 
 
 def sentence(row: ServingRow) -> str:
@@ -166,7 +166,7 @@ def sentence(row: ServingRow) -> str:
 
 def _run(serving: Serving, out: Path, *, points: bool) -> demo_run.Run:
     return demo_run.Run(
-        source=Source(path=_recording(serving), depth=''),
+        source=Source(path=recording_of(serving), depth=''),
         out=out,
         node=demo_run.NODE,
         model=serving.model,
@@ -180,7 +180,7 @@ def _run(serving: Serving, out: Path, *, points: bool) -> demo_run.Run:
     )
 
 
-def _live_starts(run: demo_run.Run, count: int) -> list[float]:
+def live_starts(run: demo_run.Run, count: int) -> list[float]:
     """Start the node again and again beside a camera that sends; return seconds to first depth.
 
     The camera waits for a listener before it begins, so that the first start is not counted.
@@ -209,7 +209,7 @@ def _live_starts(run: demo_run.Run, count: int) -> list[float]:
     return spent_s[1:]
 
 
-def _row(
+def row_of(
     serving: Serving, figures: Figures, live: list[float], *, points: bool, tuned: bool
 ) -> ServingRow:
     """Put together what a run has measured."""
@@ -255,7 +255,7 @@ def _row(
     )
 
 
-def _recording(serving: Serving) -> Path:
+def recording_of(serving: Serving) -> Path:
     """Return a rendered recording, from the user's cache where it is there."""
     seconds = max(serving.seconds, _RECORDING_S)
     name = f'room-{world.VERSION}-{serving.rate_hz:g}hz-{seconds:g}s'

@@ -7,7 +7,6 @@ that comes and goes, hits all alike; compare contestants of one run only.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from depth_node.benchmark.own_process import start_deaf
 from depth_node.errors import DepthNodeError
 from depth_node.errors import EngineError
 
@@ -129,7 +129,7 @@ class _Player:
         self._process = self._context.Process(
             target=_serve, args=(self._contestant, theirs), daemon=True
         )
-        self._process.start()
+        start_deaf(self._process)
         theirs.close()
         answer = self._answer()
         self._start_s = time.monotonic() - started
@@ -175,8 +175,6 @@ class _Player:
 
 def _serve(contestant: Contestant, connection: Connection) -> None:
     """Open the contestant and run it whenever it is told to."""
-    # Ctrl-C reaches the whole terminal; the coordinator decides what becomes of it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         call, figures = contestant.opener(*contestant.arguments)
         connection.send((figures, peak_mib()))

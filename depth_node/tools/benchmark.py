@@ -218,7 +218,7 @@ def _frame(options: argparse.Namespace) -> int:
     named = 'frame' if options.engine == frame.STAND_IN else f'frame-{options.engine}'
     conditions = {'image': options.size, 'frames': options.frames}
     path = options.out / f'{named}.json'
-    result.write_result(path, 'frame', frame.PROTOCOL, conditions, rows)
+    result.write_result(path, 'frame', frame.protocol(options.engine), conditions, rows)
     for row in rows:
         print(f'{row.image} {row.encoding}, {row.engine}, cores: {row.cores}')
         print('\n'.join(columns(frame.COLUMNS, frame.summary(row))))
