@@ -33,10 +33,10 @@ from depth_node.settings import settings_from
 
 STAND_IN = 'stand-in'
 _PROTOCOL = (
-    "One process: the fields of an Image in, the node's decoder, pipeline, cloud packer and messages "
-    '(depth, camera_info and PointCloud2 with colour, 16 bytes a point, full size), serialisation '
-    'and DDS not included. The sum is the time of the whole frame less that of the network. Some '
-    'frames before the first that counts are left out.'
+    "One process: the fields of an Image in, the node's decoder, pipeline, cloud packer and "
+    'messages (depth, camera_info and PointCloud2 with colour, 16 bytes a point, full size), '
+    'serialisation and DDS not included. The sum is the time of the whole frame less that of the '
+    'network. Some frames before the first that counts are left out.'
 )
 _ON_ONE_CORE = (
     'All of it on one core; in place of an engine stands one that returns the stored output of '

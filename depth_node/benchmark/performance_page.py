@@ -73,7 +73,7 @@ def documents(results: Results) -> dict[str, str]:
         _not_measured(results),
         _protocols(results),
     ]  # fmt: skip
-    text = _HEAD + '\n'.join('\n'.join(section) for section in sections if section)
+    text = _HEAD + '\n'.join(line for section in sections for line in section)
     return {PAGE: text.rstrip('\n') + '\n', **made}
 
 
@@ -353,6 +353,8 @@ _ALWAYS = (
     f'`{_COMMAND} engines ./models/lite-mono`',
     '* int8: `python -m depth_node.tools.models quantize MODEL RECORDING`, then '
     f'`{_COMMAND} engines MODEL --engines openvino --precisions f32 int8`',
+    '* whether TensorRT-RTX runs: `pip install tensorrt-rtx`, then '
+    f'`{ON_A_GPU} --engines tensorrt`',
     '* two machines with a network between them, other DDS implementations, C++ listeners',
 )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: exit status: 0, 1 with a sentence when one failed, 130 on Ctrl-C.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, kinds = _parser()
     try:
