@@ -7,14 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test lint conformance benchmark networks pretrain clean
+.PHONY: help demo test lint conformance benchmark performance networks pretrain clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
 	@echo '          [MODEL=name | MODEL=./folder]         ... with another model than the bundled one'
 	@echo 'make test                                       install the rest and run every check'
 	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
-	@echo 'make benchmark                                  measure the node and the rewritten network'
+	@echo 'make benchmark [MODELS=names]                   measure engines, frames and the node: ten minutes'
+	@echo 'make performance                                write docs/performance.md from what was measured'
 	@echo 'make networks                                   measure every network, write docs/networks.md'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
@@ -54,8 +55,12 @@ lint: $(VENV)/test.stamp
 conformance: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.conformance $(DIR) $(if $(ONLY),--only '$(ONLY)')
 
+# nothing else may run meanwhile; with MODELS only those are timed, and no page is written
 benchmark: $(VENV)/train.stamp
-	$(BIN)/python -m depth_node.tools.benchmark
+	$(BIN)/python -m depth_node.tools.benchmark $(MODELS)
+
+performance: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.benchmark page
 
 # every network on every engine; most of an hour, and memory for a network of four gigabytes
 networks: $(VENV)/train.stamp

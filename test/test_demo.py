@@ -368,7 +368,7 @@ def test_the_model_and_the_age_of_images_reach_the_node(recording, tmp_path, mon
     monkeypatch.setattr(demo_run, 'demonstrate', noted)
     words = ['--recording', str(recording), '--model', './my models/x', '--max-age-s', '20']
     assert demo.main(words) == 1
-    command = demo_run._node(replace(runs[0], out=tmp_path), {})._words
+    command = demo_run.node_of(replace(runs[0], out=tmp_path), {})._words
     assert "model.name:='./my models/x'" in command
     assert 'input.max_age_s:=20.0' in command
 

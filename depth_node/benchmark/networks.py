@@ -6,21 +6,17 @@ and the agreement of the engines is then judged on weights that hide nothing.
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
-import torch
-from torch import nn
-
 from depth_node import model_folder
+from depth_node.benchmark.own_process import in_own_process
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.result import this_machine
@@ -30,10 +26,8 @@ from depth_node.benchmark.turns import take_turns
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import open_engine
 from depth_node.errors import DepthNodeError
-from depth_node.errors import EngineError
 from depth_node.model_folder import ModelCard
 from depth_node.networks import registry
-from depth_node.networks.initialization import WithoutDrawing
 from depth_node.networks.specification import Release
 
 PROTOCOL = (
@@ -50,7 +44,6 @@ _TOGETHER_BELOW = 300_000_000
 _TURN_BUDGET_MACS = 60e9
 _MOST_CALLS = 8
 _ROUNDS = 3
-_ABOVE_RELU = 10.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ def measure(name: str, releases: list[Release]) -> NetworkRow:
     first = releases[0]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / first.name
-        parameters, macs, made_s, failure = _prepared(name, first, out)
+        parameters, macs, made_s, failure = in_own_process(first.name, _prepare, name, first, out)
         engines: tuple[EngineRow, ...] = ()
         if not failure:
             engines = tuple(_engine_rows(model_folder.read(out).card, out, parameters, macs))
@@ -151,71 +144,26 @@ def summary(row: NetworkRow) -> str:
     return f'{row.network} {row.variant} {row.width}x{row.height}: {made}'
 
 
-def _prepared(name: str, release: Release, out: Path) -> tuple[int, int, float, str]:
-    """Make the folder in a process of its own; return parameters, MACs, seconds and failure."""
-    context = multiprocessing.get_context('spawn')
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_prepare, args=(name, release, out, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        parameters, macs = ours.recv()
-        made_s, failure = ours.recv()
-    except EOFError as error:
-        raise EngineError(
-            f'benchmark of {release.name}', 'a process that ended', 'a model folder'
-        ) from error
-    finally:
-        process.join()
-    return parameters, macs, made_s, failure
+def _prepare(name: str, release: Release, out: Path) -> tuple[int, int, float, str]:
+    """Build, fill and export a network; runs in a process of its own.
 
-
-def _prepare(name: str, release: Release, out: Path, answer: Connection) -> None:
-    """Build, fill and export a network; runs in a process of its own."""
-    from depth_node.networks import conformance
-    from depth_node.networks.importing import card_of
-    from depth_node.networks.make_model import make_model
+    :returns: parameters, multiply-accumulates, seconds, and why there is no model folder.
+    """
+    from depth_node.benchmark.exactness import macs_of
+    from depth_node.benchmark.random_models import folder_of
+    from depth_node.benchmark.random_models import random_network
 
     started = time.monotonic()
-    with WithoutDrawing():
-        network = registry.build(name, release.identity).eval()
+    network = random_network(name, release.identity)
     parameters = sum(value.numel() for value in network.parameters())
-    answer.send((parameters, _macs(name, release)))
-    conformance.fill(network, conformance.PooledNumbers)
-    if registry.spec(name).variants[release.identity.variant].output_kind == 'relative':
-        _lift(network)
     size = (release.height, release.width)
+    macs = macs_of(name, release.identity, *size)
     failure = ''
     try:
-        card = card_of(registry.spec(name), release.identity, {}, out.name, size)
-        make_model(network, card, out, [size])
+        folder_of(network, name, release.identity, size, out)
     except DepthNodeError as error:
         failure = str(error)
-    answer.send((time.monotonic() - started, failure))
-
-
-def _lift(network: nn.Module) -> None:
-    """Raise the output above the last ReLU, which would cut random numbers to a flat zero."""
-    last = [module for module in network.modules() if getattr(module, 'out_channels', 0) == 1][-1]
-    with torch.no_grad():
-        last.bias += _ABOVE_RELU
-
-
-def _macs(name: str, release: Release) -> int:
-    """Count the multiply-accumulates of one image without computing anything."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.nn.attention import SDPBackend
-    from torch.nn.attention import sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with WithoutDrawing():
-        network = registry.build(name, release.identity).eval()
-    counter = FlopCounterMode(display=False)
-    # as matrix products: the fused attention of a CPU is not counted
-    plain = sdpa_kernel(SDPBackend.MATH)
-    with torch.no_grad(), plain, FakeTensorMode(allow_non_fake_inputs=True), counter:
-        network.from_normalized(torch.zeros(1, 3, release.height, release.width))
-    return int(counter.get_total_flops()) // 2
+    return parameters, macs, time.monotonic() - started, failure
 
 
 def _engine_rows(card: ModelCard, out: Path, parameters: int, macs: int) -> Iterator[EngineRow]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ import numpy as np
 from depth_node import __version__
 from depth_node.files import write_text_atomically
 
-_PACKAGES = ('numpy', 'opencv-python-headless', 'torch', 'onnxruntime', 'openvino', 'ros-rclpy')
+_PACKAGES = (
+    *('numpy', 'opencv-python-headless', 'torch', 'onnxruntime', 'openvino', 'ros-rclpy'),
+    *('tensorrt', 'tensorrt-rtx'),
+)
 _CPU_INFO = Path('/proc/cpuinfo')
 
 
@@ -43,6 +48,26 @@ def spread_of(times_ns: Sequence[int]) -> Spread:
     times_ms = np.asarray(times_ns, np.float64) / 1e6
     median, p95, p99 = np.percentile(times_ms, (50, 95, 99))
     return Spread(len(times_ns), float(times_ms.min()), float(median), float(p95), float(p99))
+
+
+@dataclass(frozen=True)
+class StartSpread:
+    """A few durations of starts."""
+
+    count: int
+    """Number of measurements."""
+    min_s: float
+    """Smallest, seconds."""
+    median_s: float
+    """Middle one, seconds."""
+    max_s: float
+    """Largest, seconds."""
+
+
+def start_spread_of(times_s: Sequence[float]) -> StartSpread:
+    """Summarise durations in seconds; at least one is needed."""
+    median = float(np.median(times_s))
+    return StartSpread(len(times_s), min(times_s), median, max(times_s))
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,7 @@ def write_result(
     protocol: str,
     conditions: dict[str, object],
     rows: Sequence[object],
+    further: Mapping[str, Sequence[object]] | None = None,
 ) -> None:
     """Write a result file, whole or not at all.
 
@@ -91,6 +117,7 @@ def write_result(
     :param protocol: how, in words: what a reader needs to trust or repeat it.
     :param conditions: sizes, rates, counts.
     :param rows: dataclasses, or what an earlier file held of them; one a line of the table.
+    :param further: name -> other dataclasses, such as the figures that are wanted.
     """
     content = {
         'benchmark': benchmark,
@@ -98,15 +125,25 @@ def write_result(
         'conditions': conditions,
         'machine': asdict(this_machine()),
         'rows': [_plain(row) for row in rows],
+        **{name: [_plain(item) for item in items] for name, items in (further or {}).items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, json.dumps(content, indent=2) + '\n')
+    write_text_atomically(path, json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 
 def _plain(row: object) -> dict[str, Any]:
     if isinstance(row, dict):
         return row
     return asdict(row)  # type: ignore[call-overload]
+
+
+def _finite(value: object) -> object:
+    """Replace numbers that JSON does not know by None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rows_of_this_machine(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.benchmark.own_process import in_own_process
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.turns import Contestant
 from depth_node.benchmark.turns import Opened
 from depth_node.benchmark.turns import take_turns
-from depth_node.errors import EngineError
 
 GRAPHS = ('reference', 'rewritten')
 ENGINES = ('torch', 'onnxruntime', 'openvino')
@@ -60,14 +59,9 @@ def measure(
     progress: Callable[[int, int], None],
 ) -> list[RewritingRow]:
     """Time all engines on both graphs of one variant."""
-    context = multiprocessing.get_context('spawn')
     with tempfile.TemporaryDirectory() as folder:
         # in a process of its own, so that this one stays small and quiet while others are timed
-        preparing = context.Process(target=_prepare, args=(variant, height, width, folder))
-        preparing.start()
-        preparing.join()
-        if preparing.exitcode:
-            raise EngineError('benchmark', 'no exported graphs', 'both graphs of the network')
+        in_own_process(f'lite-mono {variant}', _prepare, variant, height, width, folder)
         contestants = [
             Contestant(f'{engine} {graph}', _OPENERS[engine], (folder, variant, graph))
             for engine in ENGINES

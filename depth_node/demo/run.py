@@ -67,6 +67,8 @@ class Run:
     """Whether the clouds are listened to; the node makes none otherwise."""
     max_age_s: float = Settings().input.max_age_s
     """Parameter input.max_age_s: a slower model has all of its images dropped, seconds."""
+    precision: str = Settings().model.precision
+    """Parameter model.precision."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def demonstrate(run: Run) -> Figures:
     """
     expected = picture_count(run.source, run.seconds * run.rate)
     _prepare(run.out)
-    environment = _environment(run.domain)
+    environment = environment_of(run.domain)
     # The collector joins DDS in this process and has to find the same variables; untuned it would
     # take twice as long to receive a cloud.
     os.environ.update(environment)
@@ -101,8 +103,8 @@ def demonstrate(run: Run) -> Figures:
     keep_every = max(1, math.ceil((expected or 1_000) / _KEPT_DEPTHS))
     with ExitStack() as stack:
         collector = stack.enter_context(Collector(keep_every, points=run.points))
-        node = stack.enter_context(_node(run, environment))
-        player = stack.enter_context(_player(run, environment))
+        node = stack.enter_context(node_of(run, environment))
+        player = stack.enter_context(player_of(run, environment))
         load = _watch(run, collector, node, player, expected)
         collector.wait_for_diagnostics(_DIAGNOSTICS_S)
         player.stop()
@@ -240,11 +242,12 @@ def _failure(who: str, received: str, child: Child) -> DepthNodeError:
     )
 
 
-def _node(run: Run, environment: dict[str, str]) -> Child:
-    """Prepare the node's process."""
+def node_of(run: Run, environment: dict[str, str]) -> Child:
+    """Return the node's process, not yet started; its log is node.log."""
     values = {
         'model.name': run.model,
         'model.engine': run.engine,
+        'model.precision': run.precision,
         'input.transport': 'raw',
     }
     words = [*run.node, '--ros-args', '-p', f'input.max_age_s:={float(run.max_age_s)}']
@@ -253,14 +256,19 @@ def _node(run: Run, environment: dict[str, str]) -> Child:
     return Child('node', words, environment, run.out / 'node.log')
 
 
-def _player(run: Run, environment: dict[str, str]) -> Child:
-    """Prepare the player's process."""
+def player_of(run: Run, environment: dict[str, str], *, loop: bool = False) -> Child:
+    """Return the player's process, not yet started; its logs are player.log and player.jsonl.
+
+    :param loop: whether it begins again at the end.
+    """
     source = run.source
     words = [sys.executable, '-m', 'depth_node.ros.player', str(source.path)]
     words += ['--rate', str(run.rate), '--log', str(run.out / 'player.jsonl')]
     words += ['--wait-s', str(run.patience_s), '--settle-s', str(_SETTLE_S)]
     if math.isfinite(run.seconds):
         words += ['--seconds', str(run.seconds)]
+    if loop:
+        words.append('--loop')
     if source.video:
         words += ['--video', '--hfov-deg', str(source.hfov_deg)]
     if source.image:
@@ -270,7 +278,7 @@ def _player(run: Run, environment: dict[str, str]) -> Child:
     return Child('player', words, environment, run.out / 'player.log')
 
 
-def _environment(domain: int) -> dict[str, str]:
+def environment_of(domain: int) -> dict[str, str]:
     """Return the environment of all processes: one domain, this machine only, large messages."""
     environment = dict(os.environ)
     environment.update(profile_variables(environment))

@@ -1,81 +1,275 @@
-"""Measure, and write result files: python -m depth_node.tools.benchmark [rewriting|node|networks].
+"""Measure, and write result files: python -m depth_node.tools.benchmark [KIND | MODEL ...].
 
-``rewriting`` times the network with and without the exact rewrites in every engine, in turns of
-one run.  ``node`` feeds the whole node over DDS at 30 Hz and measures the age of its output.
-``networks`` runs every network of the registry on every engine and writes docs/networks.md; it
-takes most of an hour and is not among the default ones.
-Run it on a machine that does nothing else; the result files name machine, versions and commit.
+``engines``, which is meant where models are given and no kind, times models on engines, all in
+turns of one run.  ``frame`` times everything but the network.  ``node`` (or ``--node``) feeds the
+whole node over DDS at a fixed rate.  ``rewriting`` shows what the exact rewrites gain.
+``networks`` runs every network of the registry and writes docs/networks.md; it takes most of an
+hour.  ``page`` writes docs/performance.md from the result files.  Without a kind: all of them but
+``networks``.
+
+The standard measurements go to benchmarks/results, all others to out/benchmark.  Run it on a
+machine that does nothing else; the result files name machine, versions and commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import signal
 import sys
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from depth_node.benchmark import result
+from depth_node.engines.selection import PRECISIONS
 from depth_node.errors import DepthNodeError
 from depth_node.files import write_text_atomically
 from depth_node.settings import Settings
 
-_KINDS = ('rewriting', 'node', 'networks')
-_DEFAULT_KINDS = ('rewriting', 'node')
+_STANDARD = Path('benchmarks', 'results')
+_OTHER = Path('out', 'benchmark')
+_ALL = ('engines', 'rewriting', 'frame', 'node', 'page')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that were asked for.
+    """Run the benchmark that was asked for.
 
     :returns: exit status: 0, 1 with a sentence when one failed, 130 on Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, kinds = _parser()
     try:
-        for kind in options.kinds or _DEFAULT_KINDS:
-            {'rewriting': _rewriting, 'node': _node, 'networks': _networks}[kind](options)
+        if not words:
+            return next((status for kind in _ALL if (status := _run(parser, [kind]))), 0)
+        return _run(parser, _with_kind(words, kinds))
     except KeyboardInterrupt:
         return 130
     except DepthNodeError as error:
         print(f'benchmark: {error}', file=sys.stderr)
         return 1
+
+
+def _with_kind(words: list[str], kinds: Sequence[str]) -> list[str]:
+    """Put the kind first: it may be given as --node, or be meant by models alone."""
+    if '--node' in words:
+        return ['node', *(word for word in words if word != '--node')]
+    if words[0] in (*kinds, '-h', '--help'):
+        return words
+    return ['engines', *words]
+
+
+def _run(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    options = parser.parse_args(words)
+    if hasattr(options, 'out') and options.out is None:
+        standard = vars(parser.parse_args([words[0]]))
+        # what the name of the result says may differ
+        free = {'out', *options.in_name}
+        same = all(vars(options)[key] == standard[key] for key in standard if key not in free)
+        options.out = _STANDARD if same else _OTHER
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
+    """Describe the command line; also return the kinds."""
+    parser = argparse.ArgumentParser(
+        prog='python -m depth_node.tools.benchmark',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(metavar='KIND', required=True)
+    for name, run, describe, in_name, text in (
+        (
+            'engines',
+            _engines,
+            _engine_options,
+            ('device',),
+            'models on engines, in turns of one run',
+        ),
+        ('frame', _frame, _frame_options, ('engine',), 'everything but the network, by stage'),
+        ('node', _node, _node_options, (), 'the whole node over DDS'),
+        ('rewriting', _rewriting, _rewriting_options, (), 'the gain of the exact rewrites'),
+        ('networks', _networks, _network_options, (), 'every network; most of an hour'),
+        ('page', _page, _page_options, (), 'write docs/performance.md'),
+    ):
+        kind = kinds.add_parser(name, help=text)
+        kind.set_defaults(run=run, in_name=in_name)
+        describe(kind.add_argument)
+    return parser, tuple(kinds.choices)
+
+
+def _out(add: Callable[..., object]) -> None:
+    help_text = f'folder of the result; default: {_STANDARD}, {_OTHER} for other measurements'
+    add('--out', type=Path, help=help_text)
+
+
+def _engine_options(add: Callable[..., object]) -> None:
+    _out(add)
+    add('models', nargs='*', help='network:variant (random weights), or name or path of a model')
+    add('--device', choices=('cpu', 'gpu'), default='cpu', help='chooses models and engines')
+    add('--engines', nargs='+', help='engines, and eager, eager-channels-last, eager-cuda')
+    add('--precisions', nargs='+', choices=PRECISIONS, default=(), help='default: what suits')
+    add('--sizes', nargs='+', default=(), help="WIDTHxHEIGHT; default: each model's own")
+    add('--threads', type=int, default=0, help='CPU threads; 0: all cores')
+    add('--rounds', type=int, default=12, help='turns of each contestant')
+    add('--calls', type=int, default=8, help='images per turn')
+    add('--no-peak', action='store_true', help="leave the processor's peak out")
+    add('--apart', action='store_true', help='one run per model: for what fills the memory')
+
+
+def _frame_options(add: Callable[..., object]) -> None:
+    _out(add)
+    add('--model', default=Settings().model.name, help='model of depth')
+    add('--engine', default='stand-in', help='a real one measures whole frames')
+    add('--size', default='640x480', help='of the images, WIDTHxHEIGHT')
+    add('--frames', type=int, default=500, help='frames that count')
+
+
+def _node_options(add: Callable[..., object]) -> None:
+    _out(add)
+    add('--model', default=Settings().model.name, help='model of the node')
+    add('--engine', default='openvino', help='engine of the node')
+    add('--precision', default='auto', choices=PRECISIONS, help='arithmetic of the network')
+    add('--rate', type=float, default=30.0, help='images per second into the node')
+    add('--seconds', type=float, default=20.0, help='how long the node is fed')
+    add('--size', default='640x480', help='of the images, WIDTHxHEIGHT')
+    add('--starts', type=int, default=5, help='starts beside a camera that sends already')
+
+
+def _rewriting_options(add: Callable[..., object]) -> None:
+    _out(add)
+    add('--variants', nargs='*', default=['small', 'base'], help='of Lite-Mono')
+    add('--size', default='640x192', help='input of the network, WIDTHxHEIGHT')
+    add('--rounds', type=int, default=8, help='turns of each contestant')
+    add('--calls', type=int, default=8, help='images per turn')
+
+
+def _network_options(add: Callable[..., object]) -> None:
+    add('--out', type=Path, default=_STANDARD, help='folder of the result')
+    add('--only', default='*', metavar='PATTERN', help="releases, e.g. 'midas-*'")
+    add('--anew', action='store_true', help='measure also what the file holds already')
+    add('--page', type=Path, default=Path('docs', 'networks.md'), help='the page to write')
+
+
+def _page_options(add: Callable[..., object]) -> None:
+    add('--results', type=Path, default=_STANDARD, help='folder of the result files')
+    add('--docs', type=Path, default=Path('docs'), help='folder of the page and its plots')
+
+
+def _engines(options: argparse.Namespace) -> int:
+    from depth_node.benchmark import engines
+    from depth_node.benchmark.markdown import columns
+    from depth_node.benchmark.subjects import size_from
+    from depth_node.benchmark.targets import targets_of_engines
+
+    plan = engines.Plan(
+        models=tuple(options.models or engines.DEFAULT_MODELS[options.device]),
+        engines=tuple(options.engines or engines.DEVICES[options.device]),
+        precisions=tuple(options.precisions),
+        sizes=tuple(size_from(text) for text in options.sizes) or (None,),
+        rounds=options.rounds,
+        calls=options.calls,
+        threads=options.threads,
+        peaks=not options.no_peak and options.device == 'cpu',
+        apart=options.apart,
+    )
+    with tempfile.TemporaryDirectory() as folder, _bar() as note:
+        measured = engines.measure(plan, Path(folder), note)
+    targets = targets_of_engines(measured.rows, options.device)
+    # what was cut short does not take the place of a whole result
+    out = _OTHER if measured.interrupted and options.out == _STANDARD else options.out
+    conditions: dict[str, object] = {
+        'batch': 1,
+        'rounds': plan.rounds,
+        'calls': plan.calls,
+        'threads': plan.threads,
+        'apart': plan.apart,
+        'interrupted': measured.interrupted,
+    }
+    further = {'peaks': measured.peaks, 'targets': targets}
+    path = out / f'engines-{options.device}.json'
+    result.write_result(
+        path, 'engines', engines.PROTOCOL, conditions, measured.rows, further=further
+    )
+    print('\n'.join(columns(engines.COLUMNS, [engines.summary(row) for row in measured.rows])))
+    for target in targets:
+        if target.verdict != 'not measured':
+            print(target.sentence)
+    print(path)
+    if measured.interrupted:
+        return 130
+    return 0 if any(row.time for row in measured.rows) else 1
+
+
+def _frame(options: argparse.Namespace) -> int:
+    from depth_node.benchmark import frame
+    from depth_node.benchmark.markdown import columns
+    from depth_node.benchmark.subjects import size_from
+
+    height, width = size_from(options.size)
+    rows = frame.measure(options.model, options.engine, width, height, options.frames)
+    named = 'frame' if options.engine == frame.STAND_IN else f'frame-{options.engine}'
+    conditions = {'image': options.size, 'frames': options.frames}
+    path = options.out / f'{named}.json'
+    result.write_result(path, 'frame', frame.protocol(options.engine), conditions, rows)
+    for row in rows:
+        print(f'{row.image} {row.encoding}, {row.engine}, cores: {row.cores}')
+        print('\n'.join(columns(frame.COLUMNS, frame.summary(row))))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='python -m depth_node.tools.benchmark')
-    add = parser.add_argument
-    add('kinds', nargs='*', choices=(*_KINDS, []), help='default: rewriting and node')
-    add('--out', type=Path, default=Path('benchmarks', 'results'), help='folder of result files')
-    add('--variants', nargs='*', default=['small', 'base'], help='of Lite-Mono')
-    add('--size', default='640x192', help='input of the network, width x height')
-    add('--rounds', type=int, default=8, help='turns of each contestant')
-    add('--calls', type=int, default=8, help='images per turn')
-    add('--model', default=Settings().model.name, help='model of the node')
-    add('--engine', default='openvino', help='engine of the node')
-    add('--rate', type=float, default=30.0, help='images per second into the node')
-    add('--only', default='*', metavar='PATTERN', help="releases of networks, e.g. 'midas-*'")
-    add('--anew', action='store_true', help='networks: measure also what the file holds already')
-    add('--page', type=Path, default=Path('docs', 'networks.md'), help='page of networks')
-    add('--seconds', type=float, default=20.0, help='how long the node is fed')
-    return parser
+def _node(options: argparse.Namespace) -> int:
+    from depth_node.benchmark import serving
+    from depth_node.benchmark.subjects import size_from
+
+    height, width = size_from(options.size)
+    wanted = serving.Serving(
+        model=options.model,
+        engine=options.engine,
+        precision=options.precision,
+        rate_hz=options.rate,
+        seconds=options.seconds,
+        width=width,
+        height=height,
+        starts=options.starts,
+    )
+    rows = [serving.measure(wanted, points=True)]
+    if rows[0].kind != 'relative':
+        rows.append(serving.measure(wanted, points=False))
+    result.write_result(
+        options.out / 'node.json',
+        'node',
+        serving.PROTOCOL,
+        {
+            'image': f'{options.size} rgb8',
+            'rate_hz': options.rate,
+            'seconds': options.seconds,
+        },
+        rows,
+    )
+    print('\n'.join(serving.sentence(row) for row in rows))
+    return 0
 
 
-def _rewriting(options: argparse.Namespace) -> None:
+def _rewriting(options: argparse.Namespace) -> int:
     from depth_node.benchmark import rewriting
+    from depth_node.benchmark.subjects import size_from
 
-    width, height = (int(part) for part in options.size.split('x'))
+    height, width = size_from(options.size)
     rows = []
     for variant in options.variants:
-        with tqdm(total=options.rounds, desc=variant, leave=False, disable=None) as bar:
-
-            def progress(done: int, _: int, bar: tqdm = bar) -> None:
-                bar.update(done - bar.n)
-
+        with _bar() as note:
             rows += rewriting.measure(
-                variant, height, width, options.rounds, options.calls, progress
+                variant, height, width, options.rounds, options.calls, partial(note, variant)
             )
     result.write_result(
         options.out / 'rewriting.json',
@@ -92,9 +286,10 @@ def _rewriting(options: argparse.Namespace) -> None:
             f'{row.variant:8} {row.engine:12} {row.graph:10} {row.time.min_ms:8.2f} '
             f'{row.time.median_ms:8.2f} {row.speed_up_min:6.2f} {row.error:.1e}'
         )
+    return 0
 
 
-def _networks(options: argparse.Namespace) -> None:
+def _networks(options: argparse.Namespace) -> int:
     from depth_node.benchmark import networks
     from depth_node.benchmark.network_page import written_page
 
@@ -111,33 +306,30 @@ def _networks(options: argparse.Namespace) -> None:
         ordered = [rows[name] for name in sorted(rows)]
         result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, ordered)
     write_text_atomically(options.page, written_page(path))
+    return 0
 
 
-def _node(options: argparse.Namespace) -> None:
-    from depth_node.benchmark import serving
+def _page(options: argparse.Namespace) -> int:
+    from depth_node.benchmark import performance_page
 
-    rows = [
-        serving.measure(
-            options.model, options.engine, options.rate, options.seconds, points=points
-        )
-        for points in (True, False)
-    ]
-    result.write_result(
-        options.out / 'node.json',
-        'node',
-        serving.PROTOCOL,
-        {'image': '640x480 rgb8', 'rate_hz': options.rate, 'seconds': options.seconds},
-        rows,
-    )
-    for row in rows:
-        print(
-            f'{row.engine}, network input {row.network_input}: {row.played} images at '
-            f'{row.input_rate_hz:.1f} Hz, {row.depths} depth images and {row.clouds} clouds; '
-            f'age of depth p50/p95/p99 {row.depth_age_p50_ms:.1f}/{row.depth_age_p95_ms:.1f}/'
-            f'{row.depth_age_p99_ms:.1f} ms (network {row.network_ms:.1f} ms), first depth '
-            f'after {row.first_depth_s:.2f} s, {row.peak_rss_mib:.0f} MiB, '
-            f'{row.cpu_percent:.0f} % of a core'
-        )
+    documents = performance_page.documents(performance_page.read_results(options.results))
+    for name, text in documents.items():
+        write_text_atomically(options.docs / name, text)
+        print(options.docs / name)
+    return 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress on a terminal."""
+    with tqdm(leave=False, disable=None) as bar:
+
+        def note(text: str, done: int, total: int) -> None:
+            bar.set_description(text)
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield note
 
 
 if __name__ == '__main__':
