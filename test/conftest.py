@@ -12,11 +12,13 @@ pytest_plugins = ['node_rig']
 
 _ABOUT_TORCH = (
     'conformance',
+    'cuda_engine',
     'diffnet',
     'ecodepth',
     'engines',
     'export',
     'folding',
+    'gpu_frame',
     'graph_files',
     'large_models',
     'levit',
