@@ -67,10 +67,6 @@ class EngineError(DepthNodeError):
     """An engine that cannot be loaded, disagrees with the golden outputs, or failed on a frame."""
 
 
-class DeviceLost(EngineError):
-    """A fault of the GPU that nothing in this process undoes: the process has to end."""
-
-
 class RecordingError(DepthNodeError):
     """A recording that cannot be read or does not hold what is needed."""
 

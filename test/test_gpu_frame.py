@@ -34,7 +34,6 @@ from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
-from depth_node.frames import PackedCloud
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelCard
@@ -181,13 +180,12 @@ def same_depth(got: np.ndarray, wanted: np.ndarray, settings: Settings) -> None:
     np.testing.assert_allclose(got[finite], wanted[finite], rtol=1e-5, atol=0)
 
 
-def same_cloud(
-    got: PackedCloud, depth_m: np.ndarray, frame: DepthFrame, settings: Settings
-) -> None:
-    """Hold a cloud to what the packer makes of the same depth and colours."""
-    points = settings.points
+def same_cloud(frame: DepthFrame, settings: Settings) -> None:
+    """Hold the cloud of a frame to what the packer makes of its depth and colours."""
+    points, got = settings.points, frame.cloud
+    assert got is not None and frame.cloud_settings == points
     packer = CloudPacker(frame.camera, organized=True, color=points.color, stride=points.stride)
-    wanted = packer.pack(depth_m, frame.rgb)
+    wanted = packer.pack(frame.depth_m, frame.rgb)
     for name in ('width', 'height', 'point_step', 'fields', 'is_dense'):
         assert getattr(got, name) == getattr(wanted, name), name
     shape = (wanted.height, wanted.width, 4)
@@ -213,8 +211,7 @@ def test_depth_and_cloud_are_those_of_the_processor(
     same_depth(got.depth_m, wanted.depth_m, settings)
     levels = np.abs(got.rgb.astype(int) - wanted.rgb.astype(int))
     assert levels.max() <= (0 if full_size else 1) and (levels > 0).mean() < 2e-3
-    assert got.cloud is not None and got.cloud_settings == settings.points
-    same_cloud(got.cloud, got.depth_m, got, settings)
+    same_cloud(got, settings)
 
 
 @pytest.mark.parametrize('full_size', [True, False])
@@ -242,7 +239,7 @@ def test_what_rectification_could_not_see_is_unknown(
     wanted, got = both(monkeypatch, 'disparity', view, settings)
     assert np.isnan(wanted.depth_m).mean() > 0.02
     same_depth(got.depth_m, wanted.depth_m, settings)
-    same_cloud(got.cloud, got.depth_m, got, settings)
+    same_cloud(got, settings)
 
 
 @pytest.mark.parametrize(('color', 'stride'), [(True, 3), (False, 1), (False, 4)])
@@ -251,7 +248,7 @@ def test_clouds_of_every_kind_that_is_offered(
 ) -> None:
     settings = settings_from({'points.color': color, 'points.stride': stride})
     _, got = both(monkeypatch, 'disparity', camera.CameraView(ODD, None), settings)
-    same_cloud(got.cloud, got.depth_m, got, settings)
+    same_cloud(got, settings)
 
 
 @pytest.mark.parametrize('other', [{'points.organized': False}, {'points.padded': True}])
@@ -298,8 +295,8 @@ def test_a_frame_is_made_of_its_own_image(monkeypatch: pytest.MonkeyPatch) -> No
     for seed in (1, 2):
         image = image_of(VGA, seed)
         frame = pipeline.process(image, camera.CameraView(VGA, None), settings_from({}))
-        assert isinstance(frame, DepthFrame) and frame.cloud is not None
-        same_cloud(frame.cloud, frame.depth_m, frame, settings_from({}))
+        assert isinstance(frame, DepthFrame)
+        same_cloud(frame, settings_from({}))
         assert np.shares_memory(frame.rgb, image.rgb)
 
 

@@ -18,6 +18,14 @@ from depth_node.settings import PointsSettings
 _SHOWN_CHARACTERS = 300
 
 
+class DeviceLost(EngineError):
+    """The GPU is gone or its memory is corrupt; nothing in this process can use it any more."""
+
+
+class OutOfMemory(EngineError):
+    """Memory that could not be had; an engine that says so on a frame may be used again."""
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """What an engine says of itself, for logs, diagnostics and result files."""
@@ -50,6 +58,8 @@ class Engine(Protocol):
         :param image: (1, 3, H, W) float32, C-contiguous, RGB, normalised as the model's card says.
         :returns: (H, W) float32, the network's output; valid until the next call.
         :raises EngineError: when the library fails; the engine is then not to be used again.
+        :raises OutOfMemory: when there is not enough memory for this image.
+        :raises DeviceLost: when only a new process can use the device.
         """
 
     def close(self) -> None:
@@ -110,6 +120,8 @@ class WholeFrame(Protocol):
 
         :param rgb: (H, W, 3) of the camera of the plan, rectified; rows may be strided.
         :raises EngineError: when the library fails; the engine is then not to be used again.
+        :raises OutOfMemory: when there is not enough memory for this frame.
+        :raises DeviceLost: when only a new process can use the device.
         """
 
 

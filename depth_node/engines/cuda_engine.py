@@ -17,10 +17,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.engines import DeviceLost
 from depth_node.engines import EngineInfo
 from depth_node.engines import FrameLimits
 from depth_node.engines import FramePlan
 from depth_node.engines import MadeFrame
+from depth_node.engines import OutOfMemory
 from depth_node.engines import check_image
 from depth_node.engines import library_failure
 from depth_node.engines.cuda_driver import Gpu
@@ -28,7 +30,6 @@ from depth_node.engines.cuda_driver import cuda
 from depth_node.engines.cuda_graph import PinnedMemory
 from depth_node.engines.cuda_graph import Stream
 from depth_node.engines.memory import let_go_of_files
-from depth_node.errors import DeviceLost
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
 from depth_node.errors import quoted
@@ -70,8 +71,9 @@ class CudaEngine:
     :param threads: without meaning here: nothing is computed on the processor.
     :raises MissingPackage: when torch is not installed.
     :raises ModelError: when the weights are not those of the network that the card names.
-    :raises EngineError: for another precision, without a GPU, a driver or memory on it, when torch
-        was built without CUDA, or when PyTorch fails.
+    :raises OutOfMemory: when the memory of the GPU does not suffice.
+    :raises EngineError: for another precision, without a GPU or a driver, when torch was built
+        without CUDA, or when PyTorch fails.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class CudaEngine:
         """Do work on the GPU and make sentences of what PyTorch raises.
 
         :raises DeviceLost: when the GPU answers nothing any more.
+        :raises OutOfMemory: when its memory does not suffice.
         :raises EngineError: for any other failure.
         """
         try:
@@ -189,7 +192,7 @@ class CudaEngine:
         taken = torch.cuda.memory_allocated() // _MIB
         free, total = (size // _MIB for size in self._driver.memory_bytes())
         more = wanted[1] if wanted else 'an unknown amount'
-        return EngineError(
+        return OutOfMemory(
             _WHO,
             f'{free} of {total} MiB of memory free in {doing}, with {taken} MiB taken and {more} '
             'more needed',
@@ -239,17 +242,29 @@ def network_for(folder: ModelFolder, size: InputSpec, precision: str) -> nn.Modu
     :param precision: 'f32', or 'f16' for a float16 body.
     :returns: module from a normalised float32 image (1, 3, H, W) to (1, 1, H, W) float32.
     """
+    from depth_node.networks.model_weights import network_of
+
+    network = served(network_of(folder), size.height, size.width, precision)
+    # what was brought into another order is not read there again
+    let_go_of_files([folder.file(WEIGHTS_NAME)])
+    return network
+
+
+def served(network: nn.Module, height: int, width: int, precision: str) -> nn.Module:
+    """Return a trained network in the form that this engine runs; see :func:`network_for`.
+
+    :param network: of the registry, on the processor.
+    :param height: rows of the input, pixels.
+    :param width: columns of the input, pixels.
+    """
     import torch
 
-    from depth_node.networks.model_weights import network_of
     from depth_node.networks.rewrites import linearized
 
-    network = linearized(network_of(folder), size.height, size.width, **CHOICES).eval()
+    plain = linearized(network, height, width, **CHOICES).eval()
     if precision == 'f16':
         from depth_node.networks.half import halved  # type: ignore[import-not-found,unused-ignore]
 
-        network = halved(network).eval()
-    channels_last: nn.Module = network.to(memory_format=torch.channels_last)
-    # what was brought into another order is not read there again
-    let_go_of_files([folder.file(WEIGHTS_NAME)])
+        plain = halved(plain).eval()
+    channels_last: nn.Module = plain.to(memory_format=torch.channels_last)
     return channels_last

@@ -7,6 +7,7 @@ borders of image and result coincide.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def cell_taps(size: int, wanted: int) -> Taps:
     return _taps(first + fraction, size)
 
 
-def _taps(at: NDArray[np.float64], size: int) -> Taps:
+def _taps(at: NDArray[np.floating[Any]], size: int) -> Taps:
     inside = (at >= 0.0) & (at < size - 1.0)
     at = np.clip(at, 0.0, size - 1.0)
     first = np.floor(at).astype(np.int64)
