@@ -195,7 +195,7 @@ def test_frames_are_those_of_the_pipeline_and_each_is_of_its_own_image(
         clouds.append(bytes(got.cloud.data))
         assert list(got.stage_ns) == ['rectify', 'upload', 'gpu', 'wait']
     assert clouds[0] == clouds[2] != clouds[1] and clouds[3] != clouds[0]
-    assert script.captures == 2 and len(script.pinned) == 1
+    assert script.captures == 2 and len(script.pinned) == 2
     ours.close()
     del got, ours
     gc.collect()

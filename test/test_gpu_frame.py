@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from depth_node import camera
+from depth_node.byte_arrays import bytes_of
 from depth_node.camera import resampling
 from depth_node.camera.fitting import Fit
 from depth_node.cloud import CloudPacker
@@ -298,6 +299,8 @@ def test_a_frame_is_made_of_its_own_image(monkeypatch: pytest.MonkeyPatch) -> No
         assert isinstance(frame, DepthFrame)
         same_cloud(frame, settings_from({}))
         assert np.shares_memory(frame.rgb, image.rgb)
+        # a message takes the depth without a copy
+        assert np.shares_memory(np.frombuffer(bytes_of(frame.depth_m), np.uint8), frame.depth_m)
 
 
 @pytest.mark.parametrize('name', CAMERAS)

@@ -2,8 +2,8 @@
 
 The same operations as in :mod:`depth_node.pipeline` and :mod:`depth_node.cloud`, on any device,
 with fixed addresses and without a wait for the host, so that a GPU can record them as one graph:
-one copy in, the network and some forty small operations, one copy out for the depth and one for
-the cloud.
+one copy in, the network and some forty small operations, and copies out for the depth, the cloud
+and two figures.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from depth_node.model_folder import ModelCard
 from depth_node.model_folder import OutputSpec
 from depth_node.settings import PointsSettings
 
-# limits ahead of the image and figures ahead of the depth travel with them in one copy each
-_HEAD_FLOATS = 4
-_HEAD_BYTES = 4 * _HEAD_FLOATS
+# the limits travel ahead of the image in one copy
+_HEAD_BYTES = 16
+_FIGURES = 2
 _NAN = float('nan')
 
 
@@ -94,7 +94,8 @@ class GpuFrame(nn.Module):
         self.to(device)
         with torch.device(device):
             self._received = torch.zeros(self._on_host.sent.shape, dtype=torch.uint8)
-            self._values = torch.full(self._on_host.values.shape, _NAN)
+            self._values = torch.full(self._on_host.depth.shape, _NAN)
+            self._figures = torch.zeros(_FIGURES)
             self._small = torch.zeros((shown.height, shown.width, 3), dtype=torch.uint8)
 
     def put(self, rgb: NDArray[np.uint8], limits: FrameLimits) -> None:
@@ -113,20 +114,19 @@ class GpuFrame(nn.Module):
         self._received.copy_(torch.from_numpy(ends.sent), non_blocking=True)
         limits = self._received[:_HEAD_BYTES].view(torch.float32)
         rgb = self._received[_HEAD_BYTES:].view(ends.image.shape)
-        head, values = self._values[:_HEAD_FLOATS], self._values[_HEAD_FLOATS:]
-        values = values.view(ends.depth.shape)
         small = self.eye.small(rgb)
         output = self.network(self.eye.normalized(small))[0, 0]
-        self.depth(output, limits, head, values)
+        self.depth(output, limits, self._figures, self._values)
         if ends.small is not None:
             self._small.copy_(small.permute(1, 2, 0))
             torch.from_numpy(ends.small).copy_(self._small, non_blocking=True)
             rgb = self._small
         if self.cloud is not None and ends.cloud is not None:
-            points = self.cloud(values, rgb, head)
+            points = self.cloud(self._values, rgb, self._figures)
             target = torch.frombuffer(ends.cloud, dtype=torch.float32)
             target.copy_(points.view(-1), non_blocking=True)
-        torch.from_numpy(ends.values).copy_(self._values, non_blocking=True)
+        torch.from_numpy(ends.depth).copy_(self._values, non_blocking=True)
+        torch.from_numpy(ends.figures).copy_(self._figures, non_blocking=True)
 
     def made(self, stage_ns: dict[str, int]) -> MadeFrame:
         """Return what the last frame became, after it is complete."""
@@ -158,9 +158,11 @@ class _HostEnds:
         self.limits = self.sent[:_HEAD_BYTES].view(np.float32)
         self.image = self.sent[_HEAD_BYTES:].reshape(image.height, image.width, 3)
         count = shown.height * shown.width
-        self.values = memory.zeros(_HEAD_BYTES + 4 * count).view(np.float32)
-        self.figures = self.values[:_HEAD_FLOATS]
-        self.depth = self.values[_HEAD_FLOATS:].reshape(shown.height, shown.width)
+        # a message takes such memory without a copy; see depth_node.byte_arrays
+        held = memory.message_zeros(4 * count)
+        floats = memory.zeros(4 * count) if held is None else np.frombuffer(held, np.uint8)
+        self.depth = floats.view(np.float32).reshape(shown.height, shown.width)
+        self.figures = memory.zeros(4 * _FIGURES).view(np.float32)
         self.small: NDArray[np.uint8] | None = None
         if not plan.full_size:
             self.small = memory.zeros(3 * count).reshape(shown.height, shown.width, 3)
