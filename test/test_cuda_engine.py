@@ -196,8 +196,12 @@ def test_frames_are_those_of_the_pipeline_and_each_is_of_its_own_image(
         assert list(got.stage_ns) == ['rectify', 'upload', 'gpu', 'wait']
     assert clouds[0] == clouds[2] != clouds[1] and clouds[3] != clouds[0]
     assert script.captures == 2 and len(script.pinned) == 2
+    del got
+    small = settings_from({'depth.full_size': False})
+    assert ours.process(image_of(1), view, small).rgb.shape == (192, 256, 3)
+    assert script.captures == 3 and len(script.pinned) == 2, 'the old buffers are gone'
     ours.close()
-    del got, ours
+    del ours
     gc.collect()
     assert not script.pinned, 'memory is unpinned before it is freed'
 
