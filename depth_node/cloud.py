@@ -10,7 +10,6 @@ readers that skip NaN do not lose the bright reds.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -22,27 +21,12 @@ from depth_node.errors import Rejected
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.frames import CameraModel
-
-FLOAT32 = 7
-"""sensor_msgs/PointField.FLOAT32."""
+from depth_node.frames import PackedCloud
+from depth_node.frames import PointField
 
 _RGB_MASK = np.uint32(0x00FFFFFF)
 # four planes of float32 and the points of a band are 2.5 MB, what a core's caches hold
 _BAND_POINTS = 76_800
-
-
-@dataclass(frozen=True)
-class PointField:
-    """One sensor_msgs/PointField."""
-
-    name: str
-    """'x', 'y', 'z' or 'rgb'."""
-    offset: int
-    """Bytes from the start of the point."""
-    datatype: int = FLOAT32
-    """A constant of sensor_msgs/PointField."""
-    count: int = 1
-    """Elements of the field."""
 
 
 XYZ_FIELDS = (PointField('x', 0), PointField('y', 4), PointField('z', 8))
@@ -50,29 +34,6 @@ XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 12))
 PADDED_XYZRGB_FIELDS = (*XYZ_FIELDS, PointField('rgb', 16))
 STEP_BYTES = 16
 PADDED_XYZRGB_STEP_BYTES = 32
-
-
-@dataclass(frozen=True, eq=False)
-class PackedCloud:
-    """The fields of a sensor_msgs/PointCloud2 besides its header."""
-
-    data: array[int]
-    """Type code 'B', width * height * point_step bytes; valid until the packer's next call."""
-    width: int
-    """Points per row."""
-    height: int
-    """Rows; 1 where the cloud is not organized."""
-    point_step: int
-    """Length of a point, bytes."""
-    fields: tuple[PointField, ...]
-    """What a point holds."""
-    is_dense: bool
-    """True where no point is NaN."""
-
-    @property
-    def row_step(self) -> int:
-        """Return the length of a row, bytes."""
-        return self.width * self.point_step
 
 
 class CloudPacker:

@@ -11,6 +11,7 @@ clock and serve for ages and waits.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Union
@@ -18,7 +19,12 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.settings import PointsSettings
+
 Buffer = Union[bytes, bytearray, memoryview]
+
+FLOAT32 = 7
+"""sensor_msgs/PointField.FLOAT32."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,44 @@ class CameraImage:
     """Optical frame of the camera; copied from the message."""
 
 
+@dataclass(frozen=True)
+class PointField:
+    """One sensor_msgs/PointField."""
+
+    name: str
+    """'x', 'y', 'z' or 'rgb'."""
+    offset: int
+    """Bytes from the start of the point."""
+    datatype: int = FLOAT32
+    """A constant of sensor_msgs/PointField."""
+    count: int = 1
+    """Elements of the field."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCloud:
+    """The fields of a sensor_msgs/PointCloud2 besides its header."""
+
+    data: array[int]
+    """Type code 'B', width * height * point_step bytes; valid until the next frame is
+    packed."""
+    width: int
+    """Points per row."""
+    height: int
+    """Rows; 1 where the cloud is not organized."""
+    point_step: int
+    """Length of a point, bytes."""
+    fields: tuple[PointField, ...]
+    """What a point holds."""
+    is_dense: bool
+    """True where no point is NaN."""
+
+    @property
+    def row_step(self) -> int:
+        """Return the length of a row, bytes."""
+        return self.width * self.point_step
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """What every image becomes, besides the numbers that only its kind of model gives."""
@@ -152,6 +196,10 @@ class DepthFrame(Frame):
 
     depth_m: NDArray[np.float32]
     """(H, W) metres along z; NaN unknown, +Inf nothing within range."""
+    cloud: PackedCloud | None = None
+    """The points, where the engine has packed them already; None: to be packed from the depth."""
+    cloud_settings: PointsSettings | None = None
+    """What ``cloud`` was packed for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,13 @@ from numpy.typing import NDArray
 from depth_node import camera
 from depth_node import model_folder
 from depth_node.byte_arrays import float_image
+from depth_node.camera.resampling import resampled_mask
 from depth_node.engines import Engine
 from depth_node.engines import EngineInfo
+from depth_node.engines import FrameLimits
+from depth_node.engines import FramePlan
+from depth_node.engines import MadeFrame
+from depth_node.engines import WholeFrame
 from depth_node.engines import selection
 from depth_node.errors import EngineError
 from depth_node.errors import ImageRejected
@@ -33,9 +38,11 @@ from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
 from depth_node.frames import OutputFrame
+from depth_node.frames import PackedCloud
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
 from depth_node.settings import DepthSettings
+from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
 
 REASON_VIEW_SIZE = 'image_camera_size'
@@ -114,6 +121,11 @@ class Pipeline:
         rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
         clock.stage('rectify')
         plan = self._plan_of(model)
+        if isinstance(self._engine, WholeFrame):
+            made = self._made_by(self._engine, rgb, view, plan, settings)
+            shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
+            stages_ns = {**clock.stages_ns, **made.stage_ns}
+            return self._frame(made.values, *shown, image, stages_ns, made.cloud, settings.points)
         small = self._fill_input(rgb, plan)
         clock.stage('resize')
         output = self._engine.infer(self._input)
@@ -133,6 +145,24 @@ class Pipeline:
         shown = (model, rgb) if wanted.full_size else (plan.fit.camera, small)
         return self._frame(values, *shown, image, clock.stages_ns)
 
+    def _made_by(
+        self,
+        engine: WholeFrame,
+        rgb: NDArray[np.uint8],
+        view: camera.CameraView,
+        plan: _Plan,
+        settings: Settings,
+    ) -> MadeFrame:
+        """Let the engine make the whole frame of a rectified image."""
+        wanted = settings.depth
+        made = engine.frame(
+            rgb,
+            FramePlan(view, plan.fit, wanted.full_size, settings.points),
+            FrameLimits(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m),
+        )
+        self._check_known(made.known_share)
+        return made
+
     def _frame(
         self,
         values: NDArray[np.float32],
@@ -140,6 +170,8 @@ class Pipeline:
         rgb: NDArray[np.uint8],
         image: CameraImage,
         stage_ns: dict[str, int],
+        cloud: PackedCloud | None = None,
+        cloud_settings: PointsSettings | None = None,
     ) -> OutputFrame:
         """Give the numbers of a frame the type that says what they mean.
 
@@ -161,6 +193,8 @@ class Pipeline:
             stamp_ns=image.stamp_ns,
             frame_id=image.frame_id,
             stage_ns=stage_ns,
+            cloud=cloud,
+            cloud_settings=cloud_settings,
         )
 
     def _open_engine(self, size_index: int) -> None:
@@ -228,14 +262,18 @@ class Pipeline:
         finite = np.isfinite(inverse)
         if finite.all():
             return inverse
-        share = 1.0 - float(finite.mean())
+        self._check_known(float(finite.mean()))
+        return np.where(finite, inverse, np.float32(np.nan))
+
+    def _check_known(self, known_share: float) -> None:
+        """Refuse an output of which too little is a number."""
+        share = 1.0 - known_share
         if share > _LARGEST_SHARE_OF_UNKNOWN:
             raise EngineError(
                 f'engine {self.engine_info.name}',
                 f'an output with {100.0 * share:.0f} % non-finite values',
                 f'at most {100.0 * _LARGEST_SHARE_OF_UNKNOWN:.0f} %',
             )
-        return np.where(finite, inverse, np.float32(np.nan))
 
     def _full_size(
         self, inverse: NDArray[np.float32], plan: _Plan, model: CameraModel
@@ -309,9 +347,7 @@ def _forget_unseen(
     :param seen: (H, W) of the image, False where the raw image had no pixel.
     """
     if not settings.full_size:
-        height, width = values.shape
-        part = seen[_rows(fit), _columns(fit)].astype(np.uint8)
-        seen = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        seen = resampled_mask(seen, fit)
     np.copyto(values, np.nan, where=~seen)
 
 

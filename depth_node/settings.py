@@ -117,9 +117,9 @@ class ModelSettings:
     engine: str = _parameter(
         'auto',
         'Engine that runs the network; auto takes the first that works of openvino, onnxruntime, '
-        'torch, and says why the earlier ones were passed over. tensorrt is experimental: its '
-        'part on the GPU has never run.',
-        choices=('auto', 'openvino', 'onnxruntime', 'torch', 'tensorrt'),
+        'torch, and says why the earlier ones were passed over. tensorrt and cuda (PyTorch) are '
+        'experimental: their parts on the GPU have never run.',
+        choices=('auto', 'openvino', 'onnxruntime', 'torch', 'tensorrt', 'cuda'),
         structural=True,
     )
     precision: str = _parameter(

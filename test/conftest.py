@@ -12,12 +12,14 @@ pytest_plugins = ['node_rig']
 
 _ABOUT_TORCH = (
     'conformance',
+    'cuda_engine',
     'diffnet',
     'ecodepth',
     'engine_benchmark',
     'engines',
     'export',
     'folding',
+    'gpu_frame',
     'graph_files',
     'large_models',
     'levit',

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera.fitting import Fit
+
+HALVE, AREA, LINEAR = 'halve', 'area', 'linear'
+_FILTERS = {HALVE: cv2.INTER_AREA, AREA: cv2.INTER_AREA, LINEAR: cv2.INTER_LINEAR}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resize on the way to the network's input."""
+
+    filter: str
+    """HALVE averages 2x2 pixels, AREA averages what a pixel of the result covers, LINEAR is
+    bilinear."""
+    height: int
+    """Rows of the result, pixels."""
+    width: int
+    """Columns of the result, pixels."""
+
+
+def steps_of(fit: Fit) -> tuple[Step, ...]:
+    """Return the resizes that bring the rectangle of ``fit`` to the network's input, in order."""
+    steps: list[Step] = []
+    rows, columns = fit.height, fit.width
+    height, width = fit.camera.height, fit.camera.width
+    # an odd side would shift the image by half a pixel of the result
+    while columns >= 2 * width and rows >= 2 * height and not (rows % 2 or columns % 2):
+        rows, columns = rows // 2, columns // 2
+        steps.append(Step(HALVE, rows, columns))
+    if (rows, columns) != (height, width):
+        far = columns >= 2 * width or rows >= 2 * height
+        steps.append(Step(AREA if far else LINEAR, height, width))
+    return tuple(steps)
 
 
 def resampled(rgb: NDArray[np.uint8], fit: Fit) -> NDArray[np.uint8]:
@@ -22,15 +55,17 @@ def resampled(rgb: NDArray[np.uint8], fit: Fit) -> NDArray[np.uint8]:
     :returns: (h, w, 3) uint8, a copy unless the rectangle has the wanted size already.
     """
     part = rgb[fit.top : fit.top + fit.height, fit.left : fit.left + fit.width]
-    width, height = fit.camera.width, fit.camera.height
-    while part.shape[1] >= 2 * width and part.shape[0] >= 2 * height:
-        rows, columns = part.shape[0] // 2, part.shape[1] // 2
-        if (2 * rows, 2 * columns) != part.shape[:2]:
-            # an odd side would shift the image by half a pixel of the result
-            break
-        part = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    if part.shape[:2] == (height, width):
-        return np.asarray(part, np.uint8)
-    far = part.shape[1] >= 2 * width or part.shape[0] >= 2 * height
-    filter_ = cv2.INTER_AREA if far else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, (width, height), interpolation=filter_), np.uint8)
+    for step in steps_of(fit):
+        part = cv2.resize(part, (step.width, step.height), interpolation=_FILTERS[step.filter])
+    return np.asarray(part, np.uint8)
+
+
+def resampled_mask(mask: NDArray[np.bool_], fit: Fit) -> NDArray[np.bool_]:
+    """Return what :func:`resampled` shows of a mask: the nearest pixel's value.
+
+    :param mask: (H, W) of the camera that was fitted.
+    :returns: (h, w) of the network's input.
+    """
+    part = mask[fit.top : fit.top + fit.height, fit.left : fit.left + fit.width].astype(np.uint8)
+    size = (fit.camera.width, fit.camera.height)
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_NEAREST) > 0)

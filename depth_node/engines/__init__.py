@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
+from typing import runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.camera import CameraView
+from depth_node.camera import Fit
 from depth_node.errors import EngineError
+from depth_node.frames import PackedCloud
+from depth_node.settings import PointsSettings
 
 _SHOWN_CHARACTERS = 300
+
+
+class DeviceLost(EngineError):
+    """The GPU is gone or its memory is corrupt; nothing in this process can use it any more."""
+
+
+class OutOfMemory(EngineError):
+    """Memory that could not be had; an engine that says so on a frame may be used again."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +31,11 @@ class EngineInfo:
     """What an engine says of itself, for logs, diagnostics and result files."""
 
     name: str
-    """'openvino', 'onnxruntime', 'torch' or 'tensorrt'."""
+    """'openvino', 'onnxruntime', 'torch', 'tensorrt' or 'cuda'."""
     version: str
     """Version of the library behind it."""
     precision: str
-    """'f32' or 'bf16': what the arithmetic really is, not what was asked for."""
+    """'f32', 'f16' or 'bf16': what the arithmetic really is, not what was asked for."""
     device: str
     """Processor it runs on, in words."""
     input_shape: tuple[int, int, int, int]
@@ -45,10 +58,71 @@ class Engine(Protocol):
         :param image: (1, 3, H, W) float32, C-contiguous, RGB, normalised as the model's card says.
         :returns: (H, W) float32, the network's output; valid until the next call.
         :raises EngineError: when the library fails; the engine is then not to be used again.
+        :raises OutOfMemory: when there is not enough memory for this image.
+        :raises DeviceLost: when only a new process can use the device.
         """
 
     def close(self) -> None:
         """Release memory and threads; calling it twice is harmless."""
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """What stays the same from frame to frame, so that an engine can prepare for it."""
+
+    view: CameraView
+    """The camera of the image, and what its rectifier could not see; the rectifier itself has
+    been applied."""
+    fit: Fit
+    """Which part of the image the network sees, and at which size."""
+    full_size: bool
+    """Depth at the size of the image (True) or of the network (False)."""
+    points: PointsSettings
+    """The cloud that would be welcome with the depth."""
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """What may change from one frame to the next; relative inverse depth heeds none of it."""
+
+    scale_m: float
+    """Metres times inverse depth of the network."""
+    min_m: float
+    """Nearer becomes NaN, metres."""
+    max_m: float
+    """Farther becomes +Inf, metres."""
+
+
+@dataclass(frozen=True, eq=False)
+class MadeFrame:
+    """A frame as an engine made it; the arrays are valid until the engine is used again."""
+
+    values: NDArray[np.float32]
+    """(H, W) metres within the limits, or relative inverse depth where the model is relative."""
+    known_share: float
+    """Share of the network's output that is a number, 0 to 1."""
+    rgb: NDArray[np.uint8] | None
+    """(h, w, 3) what the network saw, where the frame has its size; None at full size."""
+    cloud: PackedCloud | None
+    """The points that the plan asks for; None where the engine does not pack such a cloud."""
+    stage_ns: dict[str, int]
+    """Time spent per stage, nanoseconds, in the order in which they ran."""
+
+
+@runtime_checkable
+class WholeFrame(Protocol):
+    """An engine that makes depth and points of an image itself, where the network runs."""
+
+    def frame(self, rgb: NDArray[np.uint8], plan: FramePlan, limits: FrameLimits) -> MadeFrame:
+        """Make depth, and the cloud where it can, of one image.
+
+        A plan that differs from the last one costs some tenths of a second.
+
+        :param rgb: (H, W, 3) of the camera of the plan, rectified; rows may be strided.
+        :raises EngineError: when the library fails; the engine is then not to be used again.
+        :raises OutOfMemory: when there is not enough memory for this frame.
+        :raises DeviceLost: when only a new process can use the device.
+        """
 
 
 def check_image(image: NDArray[np.float32], shape: tuple[int, int, int, int], who: str) -> None:

@@ -24,6 +24,8 @@ from depth_node.model_folder import ModelFolder
 TOLERANCES = {
     ('f32', 'f32'): 1e-3,
     ('f32', 'f16'): 1e-2,
+    ('f16', 'f32'): 5e-2,
+    ('f16', 'f16'): 5e-2,
     ('bf16', 'f32'): 0.15,
     ('bf16', 'f16'): 0.15,
 }

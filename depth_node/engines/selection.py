@@ -17,7 +17,7 @@ from depth_node.model_folder import ModelFolder
 
 ORDER = ('openvino', 'onnxruntime', 'torch')
 """Engines in the order in which 'auto' tries them."""
-BY_NAME_ONLY = ('tensorrt',)
+BY_NAME_ONLY = ('tensorrt', 'cuda')
 """Engines that 'auto' leaves alone: what they need a GPU for has never run yet."""
 PRECISIONS = ('auto', 'f32', 'f16', 'bf16', 'int8')
 _ON_GPU = ('tensorrt', 'cuda')
@@ -103,6 +103,10 @@ def _load(name: str, folder: ModelFolder, size: InputSpec, precision: str, threa
         from depth_node.engines.tensorrt_engine import TensorRtEngine
 
         return TensorRtEngine(folder, size, precision=precision, threads=threads)
+    if name == 'cuda':
+        from depth_node.engines.cuda_engine import CudaEngine
+
+        return CudaEngine(folder, size, precision=precision, threads=threads)
     from depth_node.engines.torch_engine import TorchEngine
 
     return TorchEngine(folder, size, precision=precision, threads=threads)

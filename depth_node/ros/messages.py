@@ -18,13 +18,13 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
-from depth_node import cloud
+from depth_node import frames
 from depth_node.byte_arrays import bytes_of
-from depth_node.cloud import PackedCloud
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import DepthFrame
 from depth_node.frames import Frame
+from depth_node.frames import PackedCloud
 from depth_node.frames import RawImage
 from depth_node.frames import RelativeFrame
 
@@ -125,7 +125,7 @@ def cloud_message(packed: PackedCloud, frame: DepthFrame) -> PointCloud2:
 
 
 @cache
-def _point_fields(fields: tuple[cloud.PointField, ...]) -> list[PointField]:
+def _point_fields(fields: tuple[frames.PointField, ...]) -> list[PointField]:
     """Return the fields of a cloud as messages, which every cloud shares."""
     return [
         PointField(name=item.name, offset=item.offset, datatype=item.datatype, count=item.count)

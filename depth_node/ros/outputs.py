@@ -94,15 +94,18 @@ class MetricOutputs(Outputs):
         """Publish the depth first: packing a cloud takes a millisecond."""
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
+        listened_to = self._points.get_subscription_count() > 0
+        packed = frame.cloud if points == frame.cloud_settings else None
         packer = None
-        if self._points.get_subscription_count():
+        if listened_to and packed is None:
             packer = self._packer_of(frame.camera, points)
             packer.check(frame.depth_m, frame.rgb)
         sent = self._send_image(frame, messages.depth_message)
         if packer is not None:
             packed = packer.pack(frame.depth_m, frame.rgb)
+        if listened_to and packed is not None:
             self._points.publish(messages.cloud_message(packed, frame))
-        return sent or packer is not None
+        return sent or listened_to
 
     def _packer_of(self, camera: CameraModel, points: PointsSettings) -> CloudPacker:
         """Return the packer of this camera, whose tables and buffers are kept."""

@@ -1,0 +1,84 @@
+"""What is published of a frame: a cloud that came with it is not packed again."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import PointCloud2
+
+from depth_node.cloud import XYZRGB_FIELDS
+from depth_node.cloud import CloudPacker
+from depth_node.frames import CameraModel
+from depth_node.frames import DepthFrame
+from depth_node.frames import PackedCloud
+from depth_node.ros.outputs import MetricOutputs
+from depth_node.settings import PointsSettings
+
+CAMERA = CameraModel(4, 3, 5.0, 5.0, 1.5, 1.0)
+
+
+class Listened:
+    """A publisher that has one subscriber."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def get_subscription_count(self) -> int:
+        return 1
+
+    def publish(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+class FakeNode:
+    def __init__(self) -> None:
+        self.publishers: dict[type, Listened] = {}
+
+    def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Listened:
+        return self.publishers.setdefault(kind, Listened())
+
+
+def frame_with(cloud: PackedCloud | None, settings: PointsSettings | None) -> DepthFrame:
+    return DepthFrame(
+        camera=CAMERA,
+        rgb=np.zeros((3, 4, 3), np.uint8),
+        stamp_ns=1,
+        frame_id='c',
+        depth_m=np.full((3, 4), 2.0, np.float32),
+        cloud=cloud,
+        cloud_settings=settings,
+    )
+
+
+def published(frame: DepthFrame, points: PointsSettings) -> PointCloud2:
+    node = FakeNode()
+    outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
+    assert outputs.publish(frame, points)
+    (message,) = node.publishers[PointCloud2].sent
+    return message
+
+
+PACKED = PackedCloud(array('B', bytes(range(192))), 4, 3, 16, XYZRGB_FIELDS, is_dense=False)
+
+
+def test_a_cloud_that_came_with_the_frame_is_not_packed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CloudPacker, 'pack', None)
+    message = published(frame_with(PACKED, PointsSettings()), PointsSettings())
+    assert bytes(message.data) == bytes(range(192))
+    assert (message.width, message.height, message.point_step) == (4, 3, 16)
+    assert not message.is_dense
+
+
+@pytest.mark.parametrize('made_for', [None, PointsSettings(stride=2)])
+def test_a_cloud_of_another_kind_than_is_wanted_is_packed_from_the_depth(
+    made_for: PointsSettings | None,
+) -> None:
+    cloud = None if made_for is None else PACKED
+    message = published(frame_with(cloud, made_for), PointsSettings())
+    z = np.frombuffer(bytes(message.data), np.float32).reshape(3, 4, 4)[..., 2]
+    assert (z == 2.0).all() and message.is_dense
