@@ -40,7 +40,7 @@ def engine_row(engine: str, precision: str, min_ms: float | None, **changes):
         'engine': engine, 'precision': precision, 'batch': 1, 'reason': '', 'version': '1',
         'device': 'd', 'notes': '', 'time': time, 'error': 1e-6, 'error_std': 1e-5,
         'depth_error': {'p50': 1e-3, 'max': 1e-2},
-        'start': {'import_s': 0.1, 'load_s': 0.2, 'first_ms': 30.0},
+        'start': {'import_s': 0.1, 'first_load_s': None, 'load_s': 0.2, 'first_ms': 30.0},
         'peak_mib': 180.0, 'share_of_peak': 0.5, 'share_of_peak_median': 0.4,
     }  # fmt: skip
     return {**row, **changes}
