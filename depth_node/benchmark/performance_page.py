@@ -182,6 +182,9 @@ def _subject(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         [_engine_cells(row) for row in rows],
     )  # fmt: skip
     yield ''
+    for note in dict.fromkeys(row['notes'] for row in rows if row['notes']):
+        yield f'{note[0].upper()}{note[1:]}.'
+        yield ''
 
 
 def _engine_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
