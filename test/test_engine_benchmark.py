@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from depth_node.benchmark.engines import EngineRow
 from depth_node.benchmark.engines import Plan
 from depth_node.benchmark.engines import precisions_of
 from depth_node.benchmark.exactness import macs_of
+from depth_node.benchmark.own_process import own_cache
 from depth_node.benchmark.random_models import random_network
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.subjects import Subject
@@ -35,11 +38,15 @@ TINY = 'lite-mono:tiny'
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     """The result file of a small run through the command, and its exit status."""
+    cache = tmp_path_factory.mktemp('cache')
     out = tmp_path_factory.mktemp('results')
     words = [TINY, 'no-such-model', '--engines', 'eager', 'openvino', 'nosuchengine']
     words += ['--precisions', 'f32', '--sizes', '96x64', '--rounds', '1', '--calls', '2']
     words += ['--threads', '1', '--no-peak']
-    status = benchmark.main([*words, '--out', str(out)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(cache))
+        status = benchmark.main([*words, '--out', str(out)])
+    assert not list(cache.rglob('*.plan')), "networks of a measurement in the user's cache"
     return status, json.loads((out / 'engines-cpu.json').read_text())
 
 
@@ -68,6 +75,18 @@ def test_errors_are_those_of_the_arithmetic(tiny):
         assert 0.0 <= row['depth_error']['p50'] <= row['depth_error']['max'] < 1e-4
         assert row['start']['first_ms'] > 0.0 < row['start']['load_s']
         assert 20.0 < row['peak_mib'] < 4_000.0
+
+
+def test_a_first_load_is_told_from_those_that_find_a_compiled_network(tiny):
+    assert row_of(tiny[1], 'eager', 'f32')['start']['first_load_s'] is None
+    assert row_of(tiny[1], 'openvino', 'f32')['start']['first_load_s'] > 0.0
+
+
+def test_the_cache_of_the_user_comes_back(tmp_path):
+    user = Path(os.environ['XDG_CACHE_HOME'])
+    with own_cache(tmp_path / 'a'):
+        assert os.environ['XDG_CACHE_HOME'] == str(tmp_path / 'a')
+    assert Path(os.environ['XDG_CACHE_HOME']) == user
 
 
 def test_torch_is_in_the_memory_of_those_alone_that_need_it(tiny):
@@ -221,10 +240,11 @@ def test_the_share_of_the_peak_is_that_of_the_same_arithmetic(monkeypatch, tmp_p
         figures = {'macs': 10**9} if '/' in name else FACTS
         return engines.Timed(name, (10_000_000,), figures, 1.0, 100.0)
 
+    def prepare(who, work, *arguments):
+        return Subject('m', macs=5 * 10**8, height=64, width=96) if work is prepared else 1.0
+
     monkeypatch.setattr(engines, 'take_patient_turns', turns)
-    monkeypatch.setattr(
-        engines, 'in_own_process', lambda *_: Subject('m', macs=5 * 10**8, height=64, width=96)
-    )
+    monkeypatch.setattr(engines, 'in_own_process', prepare)
     found = engines.measure(Plan(('m',), ('openvino', 'cuda'), precisions=('f32',)), tmp_path)
     assert found.peaks[0].gflops == pytest.approx(200.0)
     assert found.rows[0].share_of_peak == pytest.approx(0.5)

@@ -40,7 +40,7 @@ def engine_row(engine: str, precision: str, min_ms: float | None, **changes):
         'engine': engine, 'precision': precision, 'batch': 1, 'reason': '', 'version': '1',
         'device': 'd', 'notes': '', 'time': time, 'error': 1e-6, 'error_std': 1e-5,
         'depth_error': {'p50': 1e-3, 'max': 1e-2},
-        'start': {'import_s': 0.1, 'load_s': 0.2, 'first_ms': 30.0},
+        'start': {'import_s': 0.1, 'first_load_s': None, 'load_s': 0.2, 'first_ms': 30.0},
         'peak_mib': 180.0, 'share_of_peak': 0.5, 'share_of_peak_median': 0.4,
     }  # fmt: skip
     return {**row, **changes}
@@ -57,7 +57,7 @@ def complete(committed):
         'conditions': {'rounds': 12, 'calls': 8, 'threads': 0, 'interrupted': False},
         'rows': [
             engine_row('eager', 'f32', 70.0),
-            engine_row('openvino', 'f32', 28.0),
+            engine_row('openvino', 'f32', 28.0, notes='weights stored in float16'),
             engine_row('tensorrt', 'f16', None, reason='no usable NVIDIA driver | none'),
         ],
         'peaks': [{'kind': 'convolution', 'precision': 'f32', 'time': SPREAD, 'gflops': 480.0,
@@ -117,6 +117,7 @@ def test_every_engine_is_in_the_page_and_those_that_did_not_run_with_their_reaso
     assert '| openvino | f32 | 28.00 / 29.00 | 1.00 / 2.00 | 50% | 1.0e-06 |' in text
     assert '| lite-mono:base | tensorrt | f16 | no usable NVIDIA driver \\| none |' in text
     assert '| f32 | convolution | 480 | 470 |' in text
+    assert '\nWeights stored in float16.\n' in text
     assert '| decode | 0.500 | 0.750 | 1.000 | 2.000 |' in text
 
 

@@ -45,6 +45,8 @@ EAGER = {
     'eager-cuda-batch16': Eager('cuda', channels_last=False, batch=16),
 }
 """Names of the baselines."""
+KEEP_COMPILED = frozenset({'openvino', 'tensorrt'})
+"""Engines that keep what they have compiled, so that a first start takes longer than others."""
 
 
 def open_contestant(subject: Subject, engine: str, precision: str, threads: int) -> Opened:
@@ -73,6 +75,21 @@ def open_contestant(subject: Subject, engine: str, precision: str, threads: int)
         'first_ms': 1e3 * (done - loaded),
     }
     return call, {**facts, **start, **errors_of(output, subject, folder.card.output)}
+
+
+def first_load_s(subject: Subject, engine: str, precision: str, threads: int) -> float:
+    """Open a model on an engine whose compiled networks are kept, and return the seconds.
+
+    Runs in a process of its own, before the contestant that finds the network in the cache.
+
+    :raises DepthNodeError: when the engine cannot run the model in this precision.
+    """
+    import_s(engine)
+    started = time.perf_counter()
+    folder = subject.opened()
+    size = folder.card.inputs[subject.input_index]
+    open_engine(folder, size, engine=engine, precision=precision, threads=threads)
+    return time.perf_counter() - started
 
 
 def _engine(

@@ -15,8 +15,11 @@ from pathlib import Path
 
 from depth_node.benchmark import peak
 from depth_node.benchmark.contestants import EAGER
+from depth_node.benchmark.contestants import KEEP_COMPILED
+from depth_node.benchmark.contestants import first_load_s
 from depth_node.benchmark.contestants import open_contestant
 from depth_node.benchmark.own_process import in_own_process
+from depth_node.benchmark.own_process import own_cache
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.subjects import Size
@@ -34,8 +37,9 @@ PROTOCOL = (
     "rewritten, in PyTorch's inference mode, float32. Networks named network:variant have random "
     'weights that hide nothing. Error: largest difference from the float64 result of the trained '
     'network for one smooth picture, as the network counts, and in standard deviations; depth '
-    'error: |depth / exact depth - 1|. Start: import of the library; load: files checked, graph '
-    'compiled, one image held to the stored output; first: the next image. Peak: the faster of '
+    'error: |depth / exact depth - 1|. Start: import of the library; load: files checked, '
+    'network compiled or found compiled by an earlier start, one image held to the stored '
+    'output; first: the next image. Peak: the faster of '
     '3x3 convolutions and matrix products in OpenVINO as contestants of the same run; share of '
     'it: 2 * multiply-accumulates / time, counted in the network as trained.'
 )
@@ -101,8 +105,11 @@ class Start:
 
     import_s: float
     """Import of the library, seconds."""
+    first_load_s: float | None
+    """The very first load, nothing compiled yet, seconds; None: engines that keep nothing."""
     load_s: float
-    """Files checked, graph compiled, one image held to the stored output; seconds."""
+    """Files checked, network compiled or found compiled, one image held to the stored output;
+    seconds."""
     first_ms: float
     """The first image after that, milliseconds."""
 
@@ -190,8 +197,14 @@ def measure(plan: Plan, folder: Path, note: Note = lambda text, done, total: Non
     :param note: called with what is done, steps done, and steps in all.
     """
     subjects = list(_subjects(plan, folder, note))
-    groups = [[subject] for subject in subjects] if plan.apart else [subjects]
-    entries: list[tuple[Subject, str, str, Timed]] = []
+    with own_cache(folder / 'cache'):
+        return _timed(plan, subjects, note)
+
+
+def _timed(plan: Plan, subjects: Sequence[Subject], note: Note) -> Measured:
+    """Time all contestants of prepared subjects."""
+    groups = [[subject] for subject in subjects] if plan.apart else [list(subjects)]
+    rows: list[EngineRow] = []
     peaks: list[PeakRow] = []
     interrupted = False
     for index, group in enumerate(groups):
@@ -204,6 +217,7 @@ def measure(plan: Plan, folder: Path, note: Note = lambda text, done, total: Non
         able = [item for item in wanted if not item[0].failure]
         named = _peak_contestants(plan) if index == 0 and plan.peaks else []
         contestants = [_contestant(*item, plan.threads) for item in able]
+        first_s = {item: _first_load_s(*item, plan.threads) for item in able}
         timed, interrupted = take_patient_turns(
             [*contestants, *named],
             plan.rounds,
@@ -212,11 +226,12 @@ def measure(plan: Plan, folder: Path, note: Note = lambda text, done, total: Non
         )
         peaks += [_peak_row(item) for item in timed[len(able) :]]
         found = dict(zip(able, timed, strict=False))
-        entries += [(*item, found.get(item, _unmade(item[0]))) for item in wanted]
+        for item in wanted:
+            result = found.get(item, _unmade(item[0]))
+            rows.append(_row(*item, result, first_s.get(item), peaks))
         if interrupted:
             break
-    rows = tuple(_row(*entry, peaks) for entry in entries)
-    return Measured(rows, tuple(peaks), interrupted)
+    return Measured(tuple(rows), tuple(peaks), interrupted)
 
 
 def precisions_of(plan: Plan, engine: str, subject: Subject) -> tuple[str, ...]:
@@ -262,10 +277,23 @@ def _subjects(plan: Plan, folder: Path, note: Note) -> Iterator[Subject]:
         place = folder / str(index)
         place.mkdir()
         try:
-            yield in_own_process(model, prepared, model, size, place)
+            # what the engines compile here must not be found by the first start that is timed
+            with own_cache(place / 'cache'):
+                subject = in_own_process(model, prepared, model, size, place)
+            yield subject
         except DepthNodeError as error:
             height, width = size or (0, 0)
             yield Subject(model, height=height, width=width, failure=str(error))
+
+
+def _first_load_s(subject: Subject, engine: str, precision: str, threads: int) -> float | None:
+    """Load once with an empty cache; why that fails is left to the contestant to say."""
+    if engine not in KEEP_COMPILED:
+        return None
+    try:
+        return in_own_process(subject.model, first_load_s, subject, engine, precision, threads)
+    except DepthNodeError:
+        return None
 
 
 def _contestant(subject: Subject, engine: str, precision: str, threads: int) -> Contestant:
@@ -301,7 +329,12 @@ def _unmade(subject: Subject) -> Timed:
 
 
 def _row(
-    subject: Subject, engine: str, precision: str, timed: Timed, peaks: Sequence[PeakRow]
+    subject: Subject,
+    engine: str,
+    precision: str,
+    timed: Timed,
+    first_s: float | None,
+    peaks: Sequence[PeakRow],
 ) -> EngineRow:
     """Put together what is known of one model on one engine."""
     batch = EAGER[engine].batch if engine in EAGER else 1
@@ -333,7 +366,7 @@ def _row(
         error=known.get('error'),
         error_std=known.get('error_std'),
         depth_error=_depth_error(known),
-        start=Start(known['import_s'], known['load_s'], known['first_ms']),
+        start=Start(known['import_s'], first_s, known['load_s'], known['first_ms']),
         peak_mib=timed.peak_mib,
     )
     if 'cuda' in engine or engine == 'tensorrt' or subject.macs is None:

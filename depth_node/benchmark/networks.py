@@ -17,6 +17,7 @@ from typing import cast
 
 from depth_node import model_folder
 from depth_node.benchmark.own_process import in_own_process
+from depth_node.benchmark.own_process import own_cache
 from depth_node.benchmark.result import Spread
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.result import this_machine
@@ -111,7 +112,7 @@ def measure(name: str, releases: list[Release]) -> NetworkRow:
     :param releases: of one identity and size.
     """
     first = releases[0]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, own_cache(Path(folder) / 'cache'):
         out = Path(folder) / first.name
         parameters, macs, made_s, failure = in_own_process(first.name, _prepare, name, first, out)
         engines: tuple[EngineRow, ...] = ()

@@ -177,10 +177,14 @@ def _subject(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield ''
     yield from table(
         ('engine', 'arithmetic', 'min / median ms', 'p95 / p99 ms', 'of peak', 'error',
-         'error, std', 'depth error p50 / max', 'import + load s', 'first ms', 'peak MiB'),
+         'error, std', 'depth error p50 / max', 'import s', 'first load / load s',
+         'first ms', 'peak MiB'),
         [_engine_cells(row) for row in rows],
     )  # fmt: skip
     yield ''
+    for note in dict.fromkeys(row['notes'] for row in rows if row['notes']):
+        yield f'{note[0].upper()}{note[1:]}.'
+        yield ''
 
 
 def _engine_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -194,10 +198,16 @@ def _engine_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         '' if row['error'] is None else f'{row["error"]:.1e}',
         '' if row['error_std'] is None else f'{row["error_std"]:.1e}',
         '' if depth is None else f'{depth["p50"]:.1e} / {depth["max"]:.1e}',
-        '' if start is None else f'{start["import_s"]:.2f} + {start["load_s"]:.2f}',
+        '' if start is None else f'{start["import_s"]:.2f}',
+        '' if start is None else _loads(start),
         '' if start is None else f'{start["first_ms"]:.1f}',
         '' if row['peak_mib'] is None else f'{row["peak_mib"]:.0f}',
     )
+
+
+def _loads(start: Mapping[str, Any]) -> str:
+    first = start['first_load_s']
+    return f'{start["load_s"]:.2f}' if first is None else f'{first:.2f} / {start["load_s"]:.2f}'
 
 
 def _peaks(peaks: Sequence[Mapping[str, Any]]) -> Iterator[str]:

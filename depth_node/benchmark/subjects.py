@@ -16,6 +16,9 @@ from depth_node.errors import quoted
 from depth_node.model_folder import ModelFolder
 
 Size = tuple[int, int]
+_ROUNDED = (
+    'weights stored in float16: exported graphs have those that rewrites change rounded twice'
+)
 _LARGEST_EXACT = 300_000_000
 """Parameters up to which a network is also computed in float64, which takes twice its memory."""
 
@@ -49,7 +52,7 @@ class Subject:
     exact: str = ''
     """.npy file of the float64 output for the golden picture; empty: none."""
     note: str = ''
-    """Why there is no float64 output; empty where there is."""
+    """What has to be said of its errors, such as why there are none; empty: nothing."""
     failure: str = ''
     """Why there is nothing to measure; empty where there is."""
 
@@ -110,7 +113,7 @@ def _described(
     size = card.inputs[index]
     parameters: int | None = None
     macs: int | None = None
-    exact, note = '', ''
+    exact, note = '', _ROUNDED if card.storage == 'f16' else ''
     try:
         from depth_node.benchmark import exactness
 
