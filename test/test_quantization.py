@@ -276,14 +276,14 @@ class OneConvolution:
         scale = (max(high, 0.0) - min(low, 0.0)) / 255.0
         zero = np.rint(-min(low, 0.0) / scale)
         steps = np.clip(np.rint(values / scale) + zero, 0, 255)
-        top = np.abs(self.weights.astype(np.float64)).max(axis=1, keepdims=True) / 127.0
+        top = np.abs(self.weights.astype(np.float64)).max(axis=1, keepdims=True) / 63.0
         weights = np.rint(self.weights / top) * top
         return (steps - zero) * scale @ weights.T
 
 
 def test_the_graph_in_int8_computes_what_was_designed(tmp_path: Path) -> None:
     one = OneConvolution(tmp_path)
-    graph = qdq.FloatGraph(one.path, 8)
+    graph = qdq.FloatGraph(one.path, 7)
     # the one that reads the image keeps its numbers
     assert (graph.convolutions, graph.given) == (('output',), ('bent',))
     calibration = Calibration(
@@ -464,11 +464,11 @@ def test_a_model_that_is_quantised_again_holds_no_old_files(
 ) -> None:
     monkeypatch.setattr(quantizer, 'judge', canned)
     first = copied(small, tmp_path / 'first', inputs=small.card.inputs[:1])
-    again = quantize(first, bag, tmp_path / 'again', replace(QUICK, weight_bits=7))
+    again = quantize(first, bag, tmp_path / 'again', replace(QUICK, weight_bits=8))
     fresh = {name for name in again.card.files if 'int8' in name}
     assert len(fresh) == 2 and all(again.card.files[n] != small.card.files[n] for n in fresh)
     assert set(again.card.files) - fresh <= set(single.card.files)
-    assert again.card.metrics['int8']['weight_bits'] == 7  # type: ignore[index]
+    assert again.card.metrics['int8']['weight_bits'] == 8  # type: ignore[index]
 
 
 def test_an_error_above_the_limit_is_refused_with_the_figures_and_leaves_nothing(

@@ -33,8 +33,8 @@ TOLERANCES = {
 
 _INT8_MARGIN = 1.5
 """How much larger than when it was made the error of an int8 graph may be.  What quantising costs
-depends on the network, so no one figure would do; another processor changes it by a few percent,
-one whose 16-bit sums overflow (x86 without VNNI, weights of 8 bits) doubles it."""
+depends on the network, so no one figure would do.  Other instructions change it by up to a tenth,
+16-bit sums that overflow (x86 without VNNI, weights of 8 bits) by up to nine tenths."""
 
 SMALLEST_CONTRAST = 1e-4
 """Least standard deviation of a golden output, in units of its largest magnitude."""

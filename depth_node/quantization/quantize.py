@@ -46,8 +46,8 @@ class QuantizeSettings:
     """Image topic; None where the recording has one camera."""
     limit: float = 0.02
     """Largest median relative depth error on held-out images."""
-    weight_bits: int = 8
-    """8, or 7 for x86 processors without VNNI."""
+    weight_bits: int = 7
+    """7, which every processor computes alike, or 8."""
     threads: int = 0
     """CPU threads; 0 lets the libraries decide."""
 

@@ -107,7 +107,7 @@ def _add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         '--weight-bits',
         type=int,
         default=default.weight_bits,
-        help='7 for x86 processors without VNNI, whose 8-bit sums overflow; default: 8',
+        help='7 (default), or 8 for processors with VNNI alone: the sums of others overflow',
     )
     small.add_argument('--threads', type=int, default=default.threads, help='of the processor')
 
