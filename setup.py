@@ -38,6 +38,7 @@ setup(
         'onnxruntime': ['onnxruntime>=1.17', 'safetensors>=0.4'],
         'tensorrt': ['tensorrt>=10.3,<12', 'safetensors>=0.4'],
         'train': ['torch>=2.6', 'onnx>=1.16', 'onnxscript>=0.2', 'safetensors>=0.4'],
+        'quantize': ['openvino>=2024.0', 'onnxruntime>=1.17', 'onnx>=1.16', 'safetensors>=0.4'],
         'recordings': ['rosbags>=0.10', 'tqdm>=4.60'],
     },
     python_requires='>=3.10',

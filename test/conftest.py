@@ -30,6 +30,7 @@ _ABOUT_TORCH = (
     'network_page',
     'network_vectors',
     'performance_page',
+    'quantization',
     'rewrites',
     'sqldepth',
     'swin',

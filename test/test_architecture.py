@@ -21,7 +21,7 @@ LAYERS = (
         'newest', 'recording', 'scan', 'world',
     },
     {'engines', 'networks', 'pipeline'},
-    {'pretraining'},
+    {'pretraining', 'quantization'},
     {'ros'},
     {'demo'},
     {'benchmark'},
@@ -34,9 +34,9 @@ TORCH = (
 )  # fmt: skip
 OPTIONAL = {
     'torch': TORCH,
-    'onnx': ('networks',),
+    'onnx': ('networks', 'quantization'),
     'openvino': ('engines/openvino_engine.py', 'benchmark'),
-    'onnxruntime': ('engines/onnxruntime_engine.py', 'benchmark'),
+    'onnxruntime': ('engines/onnxruntime_engine.py', 'quantization', 'benchmark'),
     'rosbags': ('recording/',),
     'tqdm': ('demo/', 'tools/'),
 }

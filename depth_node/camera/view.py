@@ -74,6 +74,32 @@ def view_of(
     return CameraView(rectified, rectifier_of(fields, raw, rectified))
 
 
+def chosen_view(
+    fields: CameraFields, width: int, height: int, rectify: str, rectified_input: bool
+) -> CameraView:
+    """Say how an image is to be looked at under the setting input.rectify.
+
+    :param rectify: 'auto' (rectify where the lens bends the image, unless the sender has done
+        so), 'always' or 'never'.
+    :param rectified_input: see :func:`is_named_rectified`; 'always' overrules it.
+    :raises CameraRejected: as :func:`view_of` does.
+    """
+    always = rectify == 'always'
+    bent = rectify == 'auto' and has_distortion(fields)
+    return view_of(
+        fields,
+        width,
+        height,
+        rectify=always or bent,
+        rectified_input=rectified_input and not always,
+    )
+
+
+def is_named_rectified(topic: str) -> bool:
+    """Tell whether the name of an image topic says that its images are rectified."""
+    return topic.removesuffix('/compressed').rpartition('/')[2].startswith('image_rect')
+
+
 def has_distortion(fields: CameraFields) -> bool:
     """Tell whether the raw image is bent by its lens.
 

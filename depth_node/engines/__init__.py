@@ -35,7 +35,8 @@ class EngineInfo:
     version: str
     """Version of the library behind it."""
     precision: str
-    """'f32', 'f16' or 'bf16': what the arithmetic really is, not what was asked for."""
+    """'f32', 'f16', 'bf16' or 'int8' (float32 where nothing is quantised): what the arithmetic
+    really is, not what was asked for."""
     device: str
     """Processor it runs on, in words."""
     input_shape: tuple[int, int, int, int]

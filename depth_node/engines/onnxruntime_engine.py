@@ -39,7 +39,10 @@ class OnnxRuntimeEngine:
     ) -> None:
         if precision != 'f32':
             raise EngineError(
-                f'engine {_NAME}', f'precision {quoted(precision)}', 'f32', 'bf16 needs openvino.'
+                f'engine {_NAME}',
+                f'precision {quoted(precision)}',
+                'f32',
+                'bf16 and int8 need openvino.' if precision == 'int8' else 'bf16 needs openvino.',
             )
         onnxruntime = _library()
         graph = checked_graph(folder, size)

@@ -1,6 +1,7 @@
-"""OpenVINO on the CPU: the fastest engine, in float32 or, on processors that have it, bf16.
+"""OpenVINO on the CPU: the fastest engine, in float32, in int8, and in bf16 where there is such.
 
-Without a hint OpenVINO computes in bf16 on such processors, so the precision is always set.
+Without a hint OpenVINO computes in bf16 on processors that have it, so the precision is always
+set.  int8 is a matter of the graph: what it does not quantise is computed in float32.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from depth_node.engines.memory import let_go_of_files
 from depth_node.engines.openvino_compiled import compiled_network
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
+from depth_node.errors import quoted
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelFolder
 
 _NAME = 'openvino'
+_KINDS = {'bf16': ('bf16',), 'int8': ('i8', 'u8')}
+_PRODUCTS = ('Convolution', 'FullyConnected', 'MatMul')
 _PRECISIONS = {'f32': 'f32', 'bf16': 'bf16', 'float32': 'f32', 'bfloat16': 'bf16'}
 
 
@@ -33,17 +37,20 @@ class OpenVinoEngine:
 
     :param folder: a checked model.
     :param size: one of the sizes of its card.
-    :param precision: 'f32' or 'bf16'.
+    :param precision: 'f32', 'bf16' or 'int8'.
     :param threads: CPU threads; 0 lets OpenVINO decide.
     :raises MissingPackage: when openvino is not installed.
-    :raises EngineError: when the processor has no bf16 or OpenVINO refuses the graph.
+    :raises ModelError: for int8 when the model has no such graph.
+    :raises EngineError: for another precision, when the processor has no bf16, when OpenVINO
+        computes in another precision than asked for or refuses the graph.
     """
 
     def __init__(
         self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
     ) -> None:
+        _check_known(precision)
         self._openvino = openvino = _library()
-        graph = checked_graph(folder, size)
+        graph = checked_graph(folder, size, precision)
         shape = (1, 3, size.height, size.width)
         self._output: NDArray[np.float32] = np.empty((1, 1, *shape[2:]), np.float32)
         try:
@@ -55,6 +62,7 @@ class OpenVinoEngine:
             network = self._compiled.network
             # the compiled network has weights of its own, in the order of the processor
             let_go_of_files(folder.path / name for name in folder.card.files)
+            computed = _precision_of(network, precision)
             _check_shapes(network, shape, self._output.shape)
             self._request = network.create_infer_request()
             self._request.set_output_tensor(openvino.Tensor(self._output, shared_memory=True))
@@ -63,7 +71,7 @@ class OpenVinoEngine:
         self.info = EngineInfo(
             name=_NAME,
             version=str(openvino.__version__).split('-')[0],
-            precision=_precision_of(network),
+            precision=computed,
             device=str(core.get_property('CPU', 'FULL_DEVICE_NAME')).strip(),
             input_shape=shape,
         )
@@ -101,15 +109,31 @@ def _library() -> Any:
     return openvino
 
 
+def _hint(precision: str) -> str:
+    """Return the arithmetic of all that an int8 graph does not quantise, or of all."""
+    return 'f32' if precision == 'int8' else precision
+
+
 def _options(precision: str, threads: int) -> dict[str, str]:
     """Return the properties with which the network is compiled."""
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_PRECISION_HINT': precision,
+        'INFERENCE_PRECISION_HINT': _hint(precision),
     }
     if threads > 0:
         options['INFERENCE_NUM_THREADS'] = str(threads)
     return options
+
+
+def _check_known(precision: str) -> None:
+    """Refuse a precision that this engine does not know."""
+    if precision not in (*_PRECISIONS.values(), 'int8'):
+        raise EngineError(
+            f'engine {_NAME}',
+            f'precision {quoted(precision)}',
+            'f32, bf16 or int8',
+            'f16 needs a GPU.',
+        )
 
 
 def _check_precision(core: Any, precision: str) -> None:
@@ -133,9 +157,29 @@ def _check_shapes(compiled: Any, image: tuple[int, ...], output: tuple[int, ...]
         )
 
 
-def _precision_of(compiled: Any) -> str:
-    """Return the precision in which the compiled network really computes."""
+def _precision_of(compiled: Any, precision: str) -> str:
+    """Return the precision in which the compiled network really computes.
+
+    :param precision: what was asked for.
+    :raises EngineError: when OpenVINO computes in another one.
+    """
     reported = str(compiled.get_property('INFERENCE_PRECISION_HINT').to_string())
-    if reported not in _PRECISIONS:
-        raise EngineError(f'engine {_NAME}', f'arithmetic in {reported}', 'f32 or bf16')
-    return _PRECISIONS[reported]
+    computed = _PRECISIONS.get(reported, reported)
+    if computed == _hint(precision) and (precision == 'f32' or _runs_in(compiled, precision)):
+        return precision
+    raise EngineError(
+        f'engine {_NAME}',
+        f'arithmetic in {computed}' if computed != precision else f'no operator in {precision}',
+        precision,
+        'OpenVINO has none for this processor and graph. Set model.precision to f32.',
+    )
+
+
+def _runs_in(compiled: Any, precision: str) -> bool:
+    """Tell whether a convolution or matrix product of the network runs in bf16 or int8."""
+    for step in compiled.get_runtime_model().get_ops():
+        facts = step.get_rt_info()
+        layer, kind = (str(facts[key].value) for key in ('layerType', 'runtimePrecision'))
+        if layer in _PRODUCTS and kind in _KINDS[precision]:
+            return True
+    return False

@@ -46,7 +46,10 @@ class TorchEngine:
     ) -> None:
         if precision != 'f32':
             raise EngineError(
-                f'engine {_NAME}', f'precision {quoted(precision)}', 'f32', 'bf16 needs openvino.'
+                f'engine {_NAME}',
+                f'precision {quoted(precision)}',
+                'f32',
+                'bf16 and int8 need openvino.' if precision == 'int8' else 'bf16 needs openvino.',
             )
         try:
             import torch

@@ -25,6 +25,8 @@ STORAGES = ('f32', 'f16')
 FITS = ('native', 'crop', 'stretch')
 LARGEST_SIDE_PX = 8192
 LARGEST_FILE_BYTES = 8 << 30
+LARGEST_INT8_ERROR = 1.0
+"""Of a golden output, in its standard deviations: what is farther off is another picture."""
 
 _PLAIN_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]{0,99}')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -60,6 +62,9 @@ class InputSpec:
     """Name of the ONNX file in float16, with float32 where that would overflow; None: none."""
     graph_int8: str | None = card_yaml.may_be_missing(None)
     """Name of the ONNX file quantised to int8; None: none."""
+    int8_error: float | None = card_yaml.may_be_missing(None)
+    """Golden parity error of ``graph_int8`` on the machine that made it, standard deviations (see
+    engines/parity.py); engines are held to it.  None: no such graph."""
 
     def graph_of(self, precision: str) -> str | None:
         """Return the name of the ONNX file for arithmetic in ``precision``; None: there is none.
@@ -67,6 +72,12 @@ class InputSpec:
         bf16 is made by the engine out of the float32 graph.
         """
         return {'f16': self.graph_f16, 'int8': self.graph_int8}.get(precision, self.graph)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return the precisions for which there are graphs; bf16 is the engine's own."""
+        graphs = {'f32': self.graph, 'f16': self.graph_f16, 'int8': self.graph_int8}
+        return tuple(name for name, graph in graphs.items() if graph is not None)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -234,6 +245,13 @@ def _check_inputs(card: ModelCard, who: str) -> None:
             _need(8 <= side <= LARGEST_SIDE_PX, key, f'{size.height}x{size.width}', expected)
         for name in size.files:
             _need(is_plain_name(name), key, name, 'a plain file name')
+        error = size.int8_error
+        _need(
+            error is None or 0 < error <= LARGEST_INT8_ERROR,
+            f'{key}.int8_error',
+            error,
+            f'null, or above 0 to {LARGEST_INT8_ERROR:g}',
+        )
     shapes = [(size.height, size.width) for size in card.inputs]
     _need(len(set(shapes)) == len(shapes), f'{who}: inputs', shapes, 'each size once')
 

@@ -75,7 +75,9 @@ def make_model(
     """
     _check_normalization(card)
     inputs = tuple(_input(*size) for size in sizes)
-    full_card = replace(card, inputs=inputs, storage=storage, files={})
+    # what was measured of an int8 graph belonged to the graphs that are replaced
+    metrics = {name: value for name, value in card.metrics.items() if name != 'int8'}
+    full_card = replace(card, inputs=inputs, storage=storage, metrics=metrics, files={})
 
     def fill(folder: Path) -> None:
         _fill(folder, network, full_card)

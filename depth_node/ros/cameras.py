@@ -127,12 +127,4 @@ class Cameras:
 
     def _view_of(self, fields: CameraFields, width: int, height: int) -> CameraView:
         """Apply the parameter input.rectify."""
-        always = self._rectify == 'always'
-        bent = self._rectify == 'auto' and camera.has_distortion(fields)
-        return camera.view_of(
-            fields,
-            width,
-            height,
-            rectify=always or bent,
-            rectified_input=self._rectified_input and not always,
-        )
+        return camera.chosen_view(fields, width, height, self._rectify, self._rectified_input)

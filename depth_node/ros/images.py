@@ -12,6 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image
 
+from depth_node import camera
 from depth_node.errors import Rejected
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
@@ -79,7 +80,7 @@ class Images:
     @property
     def rectified(self) -> bool:
         """Tell whether the name of the topic says that its images are rectified."""
-        return self._topic.removesuffix(_COMPRESSED).rpartition('/')[2].startswith('image_rect')
+        return camera.is_named_rectified(self._topic)
 
     @property
     def reliable(self) -> bool:

@@ -1,8 +1,9 @@
-"""Lists, shows and imports models: ``python -m depth_node.tools.models list``."""
+"""Lists, shows, imports and quantises models: ``python -m depth_node.tools.models list``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,25 +14,39 @@ from depth_node.errors import ModelError
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder.card import FITS
 from depth_node.model_folder.card import STORAGES
+from depth_node.quantization.judging import Judgement
+from depth_node.quantization.quantize import QuantizeSettings
+from depth_node.quantization.quantize import quantize
 
-_HEADINGS = ('NAME', 'NETWORK', 'SIZES', 'METRIC', 'LICENCE OF WEIGHTS')
+_HEADINGS = ('NAME', 'NETWORK', 'SIZES', 'PRECISIONS', 'METRIC', 'LICENCE OF WEIGHTS')
+_INT8_HEADINGS = (
+    'SIZE', 'MEDIAN ERROR', '95 % BELOW', 'LARGEST', 'GOLDEN', 'F32', 'INT8', 'FASTER BY', 'ADDED',
+)  # fmt: skip
 _WIDEST_CELL = 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, or 1 with a sentence on the error stream."""
+    """Run one command.
+
+    :returns: exit status: 0, 1 with a sentence on the error stream, 130 on Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.command == 'list':
-            print(_table(_rows()))
+            print(_installed_table(_rows()))
         elif options.command == 'show':
             print(_description(options.model))
         elif options.command == 'sources':
             print(_sources())
         elif options.command == 'remake':
             print(_remade(options.model))
+        elif options.command == 'quantize':
+            print(_quantized(options))
         else:
             print(_imported(options))
+    except KeyboardInterrupt:
+        print('models: stopped', file=sys.stderr)
+        return 130
     except DepthNodeError as error:
         print(error, file=sys.stderr)
         return 1
@@ -65,8 +80,36 @@ def _parser() -> argparse.ArgumentParser:
         'remake', help='make the graphs of a model again from its weights, after an update'
     )
     again.add_argument('model', help='name of an installed model, or a path with a /')
+    _add_quantize(commands)
     commands.add_parser('sources', help='say where authors publish their checkpoints')
     return parser
+
+
+def _add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command that quantises."""
+    small = commands.add_parser(
+        'quantize',
+        help='experimental: make a copy of a model that also runs in int8, judged by a recording',
+    )
+    small.add_argument('model', help='name of an installed model, or a path with a /')
+    small.add_argument('recording', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag file')
+    small.add_argument('--name', help='of the copy, or its path with a /; default: MODEL-int8')
+    default = QuantizeSettings()
+    small.add_argument('--images', type=int, default=default.images, help='taken in all')
+    small.add_argument('--topic', help='of the images, where there are several cameras')
+    small.add_argument(
+        '--limit',
+        type=float,
+        default=default.limit,
+        help=f'largest median relative depth error; default: {default.limit:g}',
+    )
+    small.add_argument(
+        '--weight-bits',
+        type=int,
+        default=default.weight_bits,
+        help='7 (default), or 8 for processors with VNNI alone: the sums of others overflow',
+    )
+    small.add_argument('--threads', type=int, default=default.threads, help='of the processor')
 
 
 def _rows() -> list[tuple[str, ...]]:
@@ -76,21 +119,35 @@ def _rows() -> list[tuple[str, ...]]:
         try:
             card = model_folder.read_card(path)
         except ModelError as error:
-            rows.append((name, '-', '-', '-', f'refused: {error}'))
+            rows.append((name, '-', '-', '-', '-', f'refused: {error}'))
             continue
         sizes = ' '.join(f'{size.width}x{size.height}' for size in card.inputs)
         metric = 'yes' if card.is_metric else 'no'
         network = f'{card.network} {card.variant}'
-        rows.append((name, network, sizes, metric, card.weights_license))
+        rows.append((name, network, sizes, _precisions(card), metric, card.weights_license))
     return rows
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Lay rows out under the headings."""
+def _precisions(card: ModelCard) -> str:
+    """Name the precisions for which every size of a model has a graph."""
+    return ' '.join(
+        name
+        for name in card.inputs[0].precisions
+        if all(name in size.precisions for size in card.inputs)
+    )
+
+
+def _installed_table(rows: list[tuple[str, ...]]) -> str:
+    """Lay out the installed models."""
     if not rows:
         return 'No models are installed. Point DEPTH_NODE_MODELS to a folder of model folders.'
-    lines = [_HEADINGS, *(tuple(_cut(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
+    return _table(_HEADINGS, rows)
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Lay rows out under headings."""
+    lines = [headings, *(tuple(_cut(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     return '\n'.join(
         '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
@@ -113,6 +170,7 @@ def _description(name_or_path: str) -> str:
         f'Folder: {folder.path}',
         f'Files: {len(card.files)}, {total_mb:.1f} MB, all as the card records them.',
         'Input sizes: ' + ', '.join(f'{size.width}x{size.height}' for size in card.inputs),
+        f'Precisions: {_precisions(card)}, and bf16 where the processor has it',
         f'Images are fitted by: {card.fit}',
         _meaning(card),
         f'Licence of the weights: {card.weights_license}',
@@ -184,8 +242,61 @@ def _remade(name_or_path: str) -> str:
     """Make the graphs of a model again."""
     from depth_node.networks.make_model import remake
 
-    folder = remake(model_folder.read(model_folder.find(name_or_path)))
-    return f'{folder.path}: made again from its weights, all engines agree.'
+    before = model_folder.read(model_folder.find(name_or_path))
+    folder = remake(before)
+    done = f'{folder.path}: made again from its weights, all engines agree.'
+    if all(size.graph_int8 is None for size in before.card.inputs):
+        return done
+    return (
+        f'{done}\nIts graphs in int8 belonged to the old ones and are gone; make them anew: '
+        'python -m depth_node.tools.models quantize MODEL RECORDING'
+    )
+
+
+def _quantized(options: argparse.Namespace) -> str:
+    """Make a copy of a model that also runs in int8."""
+    from tqdm import tqdm
+
+    source = model_folder.find(options.model)
+    folder = model_folder.read(source)
+    name = options.name or f'{folder.card.name}-int8'
+    out = Path(name).expanduser() if os.sep in name else source.parent / name
+    settings = QuantizeSettings(
+        images=options.images,
+        topic=options.topic,
+        limit=options.limit,
+        weight_bits=options.weight_bits,
+        threads=options.threads,
+    )
+    with tqdm(unit='image', disable=None, leave=False) as bar:
+
+        def show(step: str, done: int, total: int) -> None:
+            bar.desc, bar.total = step, total
+            bar.update(done - bar.n)
+
+        def report(judgements: Sequence[Judgement]) -> None:
+            bar.clear()
+            print(_table(_INT8_HEADINGS, [_int8_row(found) for found in judgements]), flush=True)
+
+        made = quantize(folder, options.recording, out, settings, report=report, progress=show)
+    return (
+        f'{made.path}: made. int8 is experimental; it is used where model.name is '
+        f'{made.card.name} and model.precision is int8.'
+    )
+
+
+def _int8_row(found: Judgement) -> tuple[str, ...]:
+    """Return the figures of one input size."""
+    errors = (found.median_error, found.p95_error, found.max_error)
+    return (
+        f'{found.width}x{found.height}',
+        *(f'{100 * error:.2g} %' for error in errors),
+        f'{found.golden_error:.2g}',
+        f'{found.f32_ms:.1f} ms',
+        f'{found.int8_ms:.1f} ms',
+        f'{found.speed_ratio:.2f}',
+        f'{found.added_bytes / 1e6:.2f} MB',
+    )
 
 
 def _sources() -> str:
