@@ -178,13 +178,9 @@ def builder(folder: Path, ending: str = '', gate: Path | str = '') -> list[str]:
 
 
 if __name__ == '__main__':
-    from functools import partial
-
-    import rclpy
     import scripted_engine  # the module that selection imports, not this program
 
-    from depth_node.pipeline import Pipeline
-    from depth_node.ros.lifecycle_node import run
+    from depth_node.ros.lifecycle_node import main
 
     cut = sys.argv.index('--ros-args')
     scripted_engine.SCRIPT = Script(**json.loads(sys.argv[2]))
@@ -193,4 +189,4 @@ if __name__ == '__main__':
     if scripted_engine.SCRIPT.command is not None:
         upgrade.COMMAND = tuple(scripted_engine.SCRIPT.command)
     words = [sys.argv[0], *sys.argv[cut:], '-p', f"model.name:='{sys.argv[1]}'"]
-    sys.exit(run(words, partial(Pipeline.open, wanted=rclpy.ok)))
+    sys.exit(main(words))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -33,9 +34,11 @@ from test_node_process import wait_for_line
 
 from depth_node.engines import NotFinite
 from depth_node.engines import OutOfMemory
+from depth_node.engines import cuda_driver
 from depth_node.engines import selection
 from depth_node.engines import upgrade
 from depth_node.pipeline import Pipeline
+from depth_node.ros import lifecycle_node
 
 PROGRAM = Path(scripted_engine.__file__)
 
@@ -219,8 +222,12 @@ def test_an_engine_that_became_ready_while_inactive_takes_the_first_image(served
     assert depths(it) == [DEPTH_M['tensorrt']]
 
 
-def test_an_engine_that_took_over_and_fails_is_replaced_by_itself(served, script, tmp_path):
-    it = served(gate='')
+def test_an_engine_that_took_over_and_fails_is_replaced_by_itself(
+    served, script, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cuda_driver, 'probe', lambda: cuda_driver.Probe(True))
+    monkeypatch.setattr(selection, 'PACKAGES', {'tensorrt': ('json',), 'cuda': ('json',)})
+    it = served('auto', gate='')
     it.wait(lambda: 'takes over' in facts(it).get('engine build', ''))
     script.steps['tensorrt'] = ['ok', 'fail']
     script.ready = True
@@ -391,12 +398,20 @@ def test_a_signal_while_an_engine_hangs_in_opening_ends_the_process(start, tmp_p
 def test_progress_of_a_build_reaches_the_log_of_ros_while_configuring(start, tmp_path):
     command = builder(tmp_path, gate=tmp_path / 'gate')
     process = start('-p', 'model.engine:=tensorrt', ready=False, command=command, report_s=0.2)
-    for line in process.stderr:
-        if 'engine build' in line:
-            assert '[INFO]' in line and 'phase one' in line
-            break
+    given_up = threading.Timer(10, process.kill)  # ends the wait for lines
+    given_up.start()
+    wait_for_line(process, 'engine build: tensorrt f32, ')
     (tmp_path / 'gate').touch()
     wait_for_line(process, 'on tensorrt scripted')
+    given_up.cancel()
+
+
+def test_a_process_with_an_engine_that_still_opens_leaves_without_unloading_it(monkeypatch):
+    left = []
+    monkeypatch.setattr(os, '_exit', left.append)
+    monkeypatch.setattr(upgrade, 'is_busy', lambda: True)
+    lifecycle_node._end(None, 0)
+    assert left == [0]
 
 
 class Feeder:

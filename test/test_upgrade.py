@@ -313,6 +313,17 @@ def test_a_camera_of_another_aspect_ratio_is_served_in_the_same_way(opened, scri
     assert script.closed == ['openvino', 'tensorrt', 'openvino']
 
 
+def test_what_was_built_for_one_size_is_not_wanted_for_another(opened, tmp_path):
+    pipeline = opened()
+    wait_for(lambda: processes(tmp_path))
+    (first,) = processes(tmp_path)
+    assert depth_of(pipeline, 96, 48) == DEPTH_M['openvino']
+    assert not is_alive(first)
+    (tmp_path / 'gate').touch()
+    wait_for(lambda: 'takes over' in pipeline.engine_build)
+    assert depth_of(pipeline, 96, 48) == DEPTH_M['tensorrt']
+
+
 # ---- an engine without a substitute
 
 
