@@ -177,7 +177,7 @@ def test_too_little_memory_at_load_leads_to_the_next_engine(served, script):
     script.ready, script.at_open = True, 'memory'
     it = served()
     it.send()
-    it.wait(lambda: facts(it).get('engine') == 'openvino scripted')
+    it.wait(lambda: it.depth and facts(it).get('engine') == 'openvino scripted')
     assert '3 of 8 MiB free' in facts(it)['engine notes']
     assert depths(it) == [DEPTH_M['openvino']]
 
@@ -219,6 +219,7 @@ def test_an_engine_that_became_ready_while_inactive_takes_the_first_image(served
     it.wait(lambda: it.images.get_subscription_count())
     it.give_camera()
     it.send()
+    it.wait(lambda: it.depth)
     assert depths(it) == [DEPTH_M['tensorrt']]
 
 
@@ -332,7 +333,7 @@ def test_a_single_output_of_no_numbers_changes_nothing(served, script):
 
 @pytest.fixture
 def start(private_network, model, tmp_path):
-    made = []
+    made, timers = [], []
 
     def make(*words, **script):
         made.append(
@@ -349,9 +350,13 @@ def start(private_network, model, tmp_path):
                 },
             )
         )  # fmt: skip
+        timers.append(threading.Timer(20, made[-1].kill))  # ends every wait for its lines
+        timers[-1].start()
         return made[-1]
 
     yield make
+    for timer in timers:
+        timer.cancel()
     for process in made:
         process.kill()
         process.communicate()
@@ -398,12 +403,9 @@ def test_a_signal_while_an_engine_hangs_in_opening_ends_the_process(start, tmp_p
 def test_progress_of_a_build_reaches_the_log_of_ros_while_configuring(start, tmp_path):
     command = builder(tmp_path, gate=tmp_path / 'gate')
     process = start('-p', 'model.engine:=tensorrt', ready=False, command=command, report_s=0.2)
-    given_up = threading.Timer(10, process.kill)  # ends the wait for lines
-    given_up.start()
     wait_for_line(process, 'engine build: tensorrt f32, ')
     (tmp_path / 'gate').touch()
     wait_for_line(process, 'on tensorrt scripted')
-    given_up.cancel()
 
 
 def test_a_process_with_an_engine_that_still_opens_leaves_without_unloading_it(monkeypatch):
