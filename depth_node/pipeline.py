@@ -145,6 +145,10 @@ class Pipeline:
         rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
         clock.stage('rectify')
         plan = self._plan_of(model)
+        if self._upgrade is not None:
+            self._take_upgrade(
+                self._upgrade, FramePlan(view, plan.fit, wanted.full_size, settings.points)
+            )
         if isinstance(self._engine, WholeFrame):
             made = self._made_by(self._engine, rgb, view, plan, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
@@ -246,21 +250,21 @@ class Pipeline:
         self._engine = engine
         self._serves = True
 
-    def _take_upgrade(self) -> None:
+    def _take_upgrade(self, coming: upgrade.Upgrade, plan: FramePlan) -> None:
         """Swap the engine, before an image, for a better one that has become ready.
 
+        :param plan: of the image; the engine that is not ready yet prepares for it.
         :raises ImageRejected: while the only engine for this size is still being built.
         :raises EngineError: when that has failed.
         """
-        if self._upgrade is None:
-            return
-        engine = self._upgrade.take()
+        coming.expect(plan)
+        engine = coming.take()
         if engine is not None:
             self._engine.close()
             self._use(engine)
         elif not self._serves:
-            if self._upgrade.settled:
-                self._use(self._upgrade.wait(lambda: True))
+            if coming.settled:
+                self._use(coming.wait(lambda: True))
                 return
             raise ImageRejected(
                 REASON_BUILDING,
@@ -285,7 +289,6 @@ class Pipeline:
         if plan.fit.size_index != self._size_index:
             self.close()
             self._open_engine(plan.fit.size_index)
-        self._take_upgrade()
         return plan
 
     def _fill_input(self, rgb: NDArray[np.uint8], plan: _Plan) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from dataclasses import field
@@ -20,6 +21,9 @@ import safetensors.numpy
 from depth_node import model_folder
 from depth_node.engines import DeviceLost
 from depth_node.engines import EngineInfo
+from depth_node.engines import FrameLimits
+from depth_node.engines import FramePlan
+from depth_node.engines import MadeFrame
 from depth_node.engines import OutOfMemory
 from depth_node.engines import selection
 from depth_node.engines import upgrade
@@ -56,6 +60,10 @@ class Script:
     """Per engine what happens to the next images: names in ERRORS, 'nan' or 'ok'."""
     command: list[str] | None = None
     """What builds instead of ``models build``."""
+    makes_frames: bool = False
+    """Whether 'tensorrt' makes whole frames."""
+    frames: list[tuple[str, FramePlan]] = field(default_factory=list)
+    """Thread and plan of each."""
     notes: list[str] = field(default_factory=list)
     """What 'tensorrt' has to say, e.g. of a cache that cannot be written to."""
     report_s: float = 5.0
@@ -110,9 +118,20 @@ class ScriptedEngine:
 class Wanted(ScriptedEngine):
     name = 'tensorrt'
 
+    def __new__(cls, *_: object, **__: object) -> Wanted:
+        return object.__new__(WantedOfFrames if SCRIPT.makes_frames else cls)
+
     @staticmethod
     def ready(folder: ModelFolder, size: InputSpec, **how: object) -> tuple[bool, tuple[str, ...]]:
         return SCRIPT.ready, ()
+
+
+class WantedOfFrames(Wanted):
+    def frame(self, rgb: np.ndarray, plan: FramePlan, limits: FrameLimits) -> MadeFrame:
+        SCRIPT.frames.append((threading.current_thread().name, plan))
+        self.infer(np.zeros(self.info.input_shape, np.float32))
+        depth_m = np.full(rgb.shape[:2], DEPTH_M[self.name], np.float32)
+        return MadeFrame(depth_m, 1.0, None, None, {'gpu': 1})
 
 
 class Spare(ScriptedEngine):

@@ -183,7 +183,7 @@ def test_a_gpu_whose_libraries_are_missing_is_told_with_the_commands(opened, mon
     monkeypatch.setattr(selection, 'PACKAGES', {'tensorrt': ('absent',), 'cuda': ('missing',)})
     pipeline = opened('auto')
     tensorrt, cuda = pipeline.engine_notes
-    assert 'pip install tensorrt' in tensorrt and 'pip install torch' in cuda
+    assert 'pip install tensorrt' in tensorrt and '--force-reinstall torch' in cuda
     assert pipeline.engine_build == ''
 
 
@@ -324,6 +324,31 @@ def test_what_was_built_for_one_size_is_not_wanted_for_another(opened, tmp_path)
     assert depth_of(pipeline, 96, 48) == DEPTH_M['tensorrt']
 
 
+def test_an_engine_of_whole_frames_is_prepared_before_an_image_waits_for_it(
+    opened, script, tmp_path, monkeypatch
+):
+    script.makes_frames = True
+    pipeline = opened()
+    assert depth_of(pipeline) == DEPTH_M['openvino']
+    (tmp_path / 'gate').touch()
+    wait_for(lambda: 'takes over' in pipeline.engine_build)
+    ((thread, prepared),) = script.frames
+    assert depth_of(pipeline) == DEPTH_M['tensorrt']
+    _, (other, plan) = script.frames
+    assert plan == prepared
+    assert (thread, other) == (upgrade.THREAD_NAME, threading.current_thread().name)
+
+
+def test_an_engine_whose_frames_fail_is_passed_over(opened, script, tmp_path):
+    script.makes_frames, script.steps['tensorrt'] = True, ['fail']
+    pipeline = opened()
+    assert depth_of(pipeline) == DEPTH_M['openvino']
+    (tmp_path / 'gate').touch()
+    wait_for(lambda: pipeline.engine_notes)
+    assert 'a failure' in pipeline.engine_notes[0]
+    assert depth_of(pipeline) == DEPTH_M['openvino']
+
+
 # ---- an engine without a substitute
 
 
@@ -447,6 +472,10 @@ def test_an_engine_is_built_and_checked_by_a_command(model, script, capsys, monk
     said = capsys.readouterr().out
     assert said.startswith('tensorrt scripted f32 on this machine: differs by 0 standard')
     assert script.closed == ['tensorrt']
+    script.makes_frames = True
+    assert models.main(words) == 0
+    assert script.frames[0][1].fit.camera.width == 96
+    capsys.readouterr()
     script.off_by = 0.5
     assert models.main(words) == 1
     assert 'standard deviations' in capsys.readouterr().err

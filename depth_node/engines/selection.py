@@ -134,11 +134,14 @@ def missing(name: str) -> MissingPackage | None:
     packages = PACKAGES[name]
     if any(importlib.util.find_spec(package) for package in packages):
         return None
-    command = "pip install torch (on a Jetson: NVIDIA's wheel for its JetPack)"
     if name == 'tensorrt':
         from depth_node.engines.tensorrt_build import install_command
 
         command = install_command()
+    else:
+        from depth_node.engines.cuda_engine import INSTALL
+
+        command = INSTALL
     return MissingPackage(packages[0], f'engine {name}', command)
 
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from depth_node.engines import Engine
+from depth_node.engines import FramePlan
 from depth_node.engines import cuda_driver
 from depth_node.engines import selection
+from depth_node.engines.rehearsal import rehearse
 from depth_node.engines.selection import ON_GPU
 from depth_node.engines.selection import passed_over
 from depth_node.errors import DepthNodeError
@@ -56,8 +58,11 @@ class Wish:
         """Return the precision in which an engine is opened."""
         return selection.precision_for(name, self.size, self.precision)
 
-    def opened(self, engine: str) -> tuple[Engine, tuple[str, ...]]:
-        """Open and warm up the first of some engines that agrees, in this process."""
+    def opened(self, engine: str, plan: FramePlan | None = None) -> tuple[Engine, tuple[str, ...]]:
+        """Open and warm up the first of some engines that agrees, in this process.
+
+        :param plan: of the frames to come, where it is known.
+        """
         opened, notes = selection.open_engine(
             self.folder,
             self.size,
@@ -67,6 +72,8 @@ class Wish:
         )
         try:
             opened.warm_up()
+            if plan is not None:
+                rehearse(opened, plan)
         except DepthNodeError:
             opened.close()
             raise
@@ -170,6 +177,7 @@ class Upgrade:
         self._closing = threading.Event()
         self._settled = threading.Event()
         self._process: BuildProcess | None = None
+        self._plan: FramePlan | None = None
         self._engine: Engine | None = None
         self._notes: tuple[str, ...] = ()
         self._name = self._names[0]
@@ -198,6 +206,10 @@ class Upgrade:
             if self._settled.is_set():
                 return ''
             return f'{what}, {time.monotonic() - self._began_s:.0f} s: {self._line}'
+
+    def expect(self, plan: FramePlan) -> None:
+        """Say of what kind the frames are, so that the engine is prepared for them."""
+        self._plan = plan
 
     def take(self) -> Engine | None:
         """Hand over the engine, once; None while there is none."""
@@ -256,7 +268,7 @@ class Upgrade:
             self._heard('is opened')
             # whatever a library raises, the node goes on with the engine that it has
             try:
-                engine, said = self._wish.opened(name)
+                engine, said = self._wish.opened(name, self._plan)
             except DepthNodeError as error:
                 problem = str(error)
             except Exception as error:

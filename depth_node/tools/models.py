@@ -11,6 +11,8 @@ from pathlib import Path
 
 from depth_node import model_folder
 from depth_node.engines.build_process import serve_the_node
+from depth_node.engines.rehearsal import rehearse
+from depth_node.engines.rehearsal import usual_plan
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import PRECISIONS
 from depth_node.engines.selection import open_engine
@@ -229,6 +231,7 @@ def _built(options: argparse.Namespace) -> str:
         threads=options.threads,
     )
     engine.warm_up()
+    rehearse(engine, usual_plan(folder.card, size))
     info = engine.info
     engine.close()
     return '\n'.join([
