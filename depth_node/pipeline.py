@@ -15,6 +15,7 @@ otherwise: no scale, no limits, and no rule about zero (see RelativeFrame).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -30,9 +31,9 @@ from depth_node.engines import EngineInfo
 from depth_node.engines import FrameLimits
 from depth_node.engines import FramePlan
 from depth_node.engines import MadeFrame
+from depth_node.engines import NotFinite
 from depth_node.engines import WholeFrame
-from depth_node.engines import selection
-from depth_node.errors import EngineError
+from depth_node.engines import upgrade
 from depth_node.errors import ImageRejected
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
@@ -46,6 +47,7 @@ from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
 
 REASON_VIEW_SIZE = 'image_camera_size'
+REASON_BUILDING = 'engine_building'
 _LARGEST_SHARE_OF_UNKNOWN = 0.5
 """A network output with a larger share of non-finite values is not a picture of anything."""
 
@@ -68,9 +70,16 @@ class Pipeline:
     :meth:`process`.
     """
 
-    def __init__(self, folder: model_folder.ModelFolder, settings: Settings) -> None:
+    def __init__(
+        self,
+        folder: model_folder.ModelFolder,
+        settings: Settings,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Open the engine for the preferred input size of ``folder`` and warm it up.
 
+        :param wanted: asked while an engine is being built that has no substitute; False ends
+            that.
         :raises EngineError: when no engine of ``settings.model`` works.
         """
         self.card: ModelCard = folder.card
@@ -80,23 +89,38 @@ class Pipeline:
         self._relative = folder.card.output.kind == 'relative'
         self._values = np.empty((0, 0), np.float32)
         self._open_engine(0)
+        if self._upgrade is not None and not self._serves:
+            self._use(self._upgrade.wait(wanted))
 
     @classmethod
-    def open(cls, settings: Settings) -> Pipeline:
+    def open(cls, settings: Settings, wanted: Callable[[], bool] = lambda: True) -> Pipeline:
         """Find, verify and open the model that ``settings`` names.
 
+        :param wanted: see the class.
         :raises ModelError: when there is no such model or its files are damaged.
         :raises EngineError: when no engine works.
         """
-        return cls(model_folder.read(model_folder.find(settings.model.name)), settings)
+        return cls(model_folder.read(model_folder.find(settings.model.name)), settings, wanted)
 
     @property
     def engine_info(self) -> EngineInfo:
         """Return what the engine in use says of itself."""
         return self._engine.info
 
+    @property
+    def engine_notes(self) -> tuple[str, ...]:
+        """Return why other engines were passed over, and what the engine has to say."""
+        return self._notes + (self._upgrade.notes if self._upgrade is not None else ())
+
+    @property
+    def engine_build(self) -> str:
+        """Say how far an engine is that will take over; empty where there is none."""
+        return self._upgrade.poll() if self._upgrade is not None else ''
+
     def close(self) -> None:
-        """Release the engine; calling it twice is harmless."""
+        """Release the engine and end what is being built; calling it twice is harmless."""
+        if self._upgrade is not None:
+            self._upgrade.close()
         self._engine.close()
 
     def process(
@@ -119,6 +143,10 @@ class Pipeline:
         rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
         clock.stage('rectify')
         plan = self._plan_of(model)
+        if self._upgrade is not None:
+            self._take_upgrade(
+                self._upgrade, FramePlan(view, plan.fit, wanted.full_size, settings.points)
+            )
         if isinstance(self._engine, WholeFrame):
             made = self._made_by(self._engine, rgb, view, plan, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
@@ -200,17 +228,49 @@ class Pipeline:
         size = self.card.inputs[size_index]
         chosen = self._model_settings
         self._engine: Engine
-        self._engine, self.engine_notes = selection.open_engine(
+        opened = upgrade.open_first(
             self._folder,
             size,
             engine=chosen.engine,
             precision=chosen.precision,
             threads=chosen.threads,
         )
-        self._engine.warm_up()
+        self._notes, self._upgrade = opened.notes, opened.upgrade
+        self._serves = False
+        if opened.engine is not None:
+            self._use(opened.engine)
         self._size_index = size_index
         card = self.card
         self._input = camera.NetworkInput(size.height, size.width, card.mean, card.std)
+
+    def _use(self, engine: Engine) -> None:
+        """Infer with an engine of the size in force from now on."""
+        self._engine = engine
+        self._serves = True
+
+    def _take_upgrade(self, coming: upgrade.Upgrade, plan: FramePlan) -> None:
+        """Swap the engine, before an image, for a better one that has become ready.
+
+        :param plan: of the image; the engine that is not ready yet prepares for it.
+        :raises ImageRejected: while the only engine for this size is still being built.
+        :raises EngineError: when that has failed.
+        """
+        coming.expect(plan)
+        engine = coming.take()
+        if engine is not None:
+            self._engine.close()
+            self._use(engine)
+        elif not self._serves:
+            if coming.settled:
+                self._use(coming.wait(lambda: True))
+                return
+            raise ImageRejected(
+                REASON_BUILDING,
+                'image',
+                'one of a camera for which the engine is still being built',
+                'it later',
+                'Name a second engine in model.engine that serves meanwhile.',
+            )
 
     def _plan_of(self, model: CameraModel) -> _Plan:
         """Return the plan of a camera; switches the engine when it needs another input size."""
@@ -225,7 +285,7 @@ class Pipeline:
             )
             self._plans = {model: plan}
         if plan.fit.size_index != self._size_index:
-            self._engine.close()
+            self.close()
             self._open_engine(plan.fit.size_index)
         return plan
 
@@ -256,7 +316,7 @@ class Pipeline:
         """Refuse an output of which too little is a number."""
         share = 1.0 - known_share
         if share > _LARGEST_SHARE_OF_UNKNOWN:
-            raise EngineError(
+            raise NotFinite(
                 f'engine {self.engine_info.name}',
                 f'an output with {100.0 * share:.0f} % non-finite values',
                 f'at most {100.0 * _LARGEST_SHARE_OF_UNKNOWN:.0f} %',

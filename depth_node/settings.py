@@ -39,8 +39,18 @@ class Parameter:
     """Largest allowed value of a number."""
     choices: tuple[str, ...] = ()
     """Allowed values of a string; empty where any text goes."""
+    several: bool = False
+    """True where choices but the first may be combined with commas, the preferred one first."""
     structural: bool = False
     """True where a change needs a cleanup and configure of the lifecycle node."""
+
+    @property
+    def allowed(self) -> str:
+        """Return the choices in words; empty where any text goes."""
+        if not self.choices:
+            return ''
+        alone = f'; several with commas between, but {self.choices[0]} alone'
+        return f'one of {", ".join(self.choices)}{alone if self.several else ""}'
 
 
 def _parameter(
@@ -50,6 +60,7 @@ def _parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    several: bool = False,
     structural: bool = False,
 ) -> Any:
     """Make a dataclass field that carries its range and description."""
@@ -60,6 +71,7 @@ def _parameter(
             'low': low,
             'high': high,
             'choices': choices,
+            'several': several,
             'structural': structural,
         },
     )
@@ -116,10 +128,13 @@ class ModelSettings:
     )
     engine: str = _parameter(
         'auto',
-        'Engine that runs the network; auto takes the first that works of openvino, onnxruntime, '
-        'torch, and says why the earlier ones were passed over. tensorrt and cuda (PyTorch) are '
-        'experimental: their parts on the GPU have never run.',
-        choices=('auto', 'openvino', 'onnxruntime', 'torch', 'tensorrt', 'cuda'),
+        'Engine that runs the network, or several in order of preference, e.g. '
+        'tensorrt,openvino: while one is being built, the next that is ready serves. auto takes '
+        'the first that works of all; tensorrt and cuda need an NVIDIA GPU and are experimental, '
+        'so auto tries them in a process of their own first. Engines that were passed over are '
+        'told with the reason.',
+        choices=('auto', 'tensorrt', 'cuda', 'openvino', 'onnxruntime', 'torch'),
+        several=True,
         structural=True,
     )
     precision: str = _parameter(
@@ -298,13 +313,25 @@ def _checked(parameter: Parameter, value: Value) -> Value:
     if type(value) is not wanted:
         raise SettingsError(who, f'{quoted(value)} ({type(value).__name__})', wanted.__name__)
     if isinstance(value, str):
-        if parameter.choices and value not in parameter.choices:
-            raise SettingsError(who, quoted(value), 'one of ' + ', '.join(parameter.choices))
         if not value:
             raise SettingsError(who, 'an empty text', 'a value')
-        return value
+        return _checked_text(who, parameter, value)
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
     if not low <= value <= high:
         raise SettingsError(who, quoted(value), f'{low:g} to {high:g}')
     return value
+
+
+def _checked_text(who: str, parameter: Parameter, value: str) -> str:
+    """Return a text without blanks round its commas, or refuse it."""
+    names = [value]
+    if parameter.several:
+        names = [name.strip() for name in value.split(',')]
+        combined = set(parameter.choices[1:])
+        good = names == [parameter.choices[0]] or set(names) <= combined
+    else:
+        good = not parameter.choices or value in parameter.choices
+    if not good or len(set(names)) < len(names):
+        raise SettingsError(who, quoted(value), parameter.allowed)
+    return ','.join(names)

@@ -80,14 +80,16 @@ class Log:
 class Rig:
     """The real node in a thread, and a peer that plays camera and consumer over DDS."""
 
-    def __init__(self, steps=('ok',), autostart=True, kind='metric', **parameters):
+    def __init__(
+        self, steps=('ok',), autostart=True, kind='metric', open_pipeline=None, **parameters
+    ):
         # Of its own, because DDS forgets the nodes of the test before only after a while.
         self.namespace = f'/test_{next(NUMBERS)}'
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.pipeline = ScriptedPipeline(steps, kind)
         self.node = DepthNode(
-            self.pipeline.open,
+            open_pipeline or self.pipeline.open,
             context=self.context,
             namespace=self.namespace,
             parameter_overrides=[
@@ -201,7 +203,8 @@ class Rig:
         for node in (self.node, self.peer):
             node.destroy_node()
         self.context.try_shutdown()
-        assert not [thread for thread in threading.enumerate() if thread.name == 'depth worker']
+        ours = ('depth worker', 'engine upgrade')
+        assert not [thread for thread in threading.enumerate() if thread.name in ours]
 
     def _spin_node(self):
         try:

@@ -42,6 +42,7 @@ class ScriptedPipeline:
         )
         self.engine_info = EngineInfo('scripted', '1.0', 'f32', 'this machine', (1, 3, 48, 64))
         self.engine_notes = ('another engine was passed over: it is not installed',)
+        self.engine_build = ''
         self.opened = 0
         self.closed = 0
         self.seen = []

@@ -22,8 +22,8 @@ typedef void (*work)(void);
 static int context, stream, capturing, steps;
 static struct { void *to; const void *from; size_t size; work run; } step[16];
 static __thread void *current;
-int fake_fail_capture, fake_fail_sync, fake_freed, fake_largest = 1 << 28;
-int cuInit(unsigned flags) { return flags; }
+int fake_fail_capture, fake_fail_sync, fake_freed, fake_init, fake_largest = 1 << 28;
+int cuInit(unsigned flags) { return fake_init ? fake_init : flags; }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 7; return ordinal; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Stand-in", size); return device != 7; }

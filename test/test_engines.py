@@ -20,7 +20,8 @@ from depth_node.engines.onnxruntime_engine import OnnxRuntimeEngine
 from depth_node.engines.openvino_engine import OpenVinoEngine
 from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import read_golden
-from depth_node.engines.selection import BY_NAME_ONLY
+from depth_node.engines.selection import ENGINES
+from depth_node.engines.selection import ON_CPU
 from depth_node.engines.selection import ORDER
 from depth_node.engines.selection import open_engine
 from depth_node.engines.torch_engine import TorchEngine
@@ -109,7 +110,7 @@ def with_golden(model: ModelFolder, out: Path, **arrays: np.ndarray) -> ModelFol
     return resealed(model, out, lambda folder: safetensors.numpy.save_file(golden, folder / name))
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', ON_CPU)
 def test_an_engine_gives_what_the_trained_network_gives(
     model: ModelFolder, network: DepthNetwork, name: str
 ) -> None:
@@ -137,8 +138,8 @@ def test_the_card_tells_the_measured_parity_of_every_engine_and_size(model: Mode
     parity = model.card.metrics['parity']
     assert set(parity) == {'96x64', '64x96'}
     for errors in parity.values():
-        assert {f'{name} f32' for name in ORDER} <= set(errors)
-        assert all(errors[f'{name} f32'] < 1e-4 for name in ORDER)
+        assert {f'{name} f32' for name in ON_CPU} <= set(errors)
+        assert all(errors[f'{name} f32'] < 1e-4 for name in ON_CPU)
 
 
 def test_sizes_share_their_weights(model: ModelFolder) -> None:
@@ -151,7 +152,7 @@ def test_sizes_share_their_weights(model: ModelFolder) -> None:
     )
     assert own < 0.05 * shared
     for size in model.card.inputs:
-        for name in ORDER:
+        for name in ON_CPU:
             engine, _ = open_engine(model, size, engine=name, precision='f32', threads=1)
             assert engine.info.input_shape[2:] == (size.height, size.width)
 
@@ -178,10 +179,10 @@ def test_auto_falls_through_and_says_why(
     monkeypatch.setitem(sys.modules, 'torch', None)
     with pytest.raises(EngineError) as caught:
         open_engine(model, size, engine='auto', precision='f32', threads=1)
-    assert all(f'pip install {name}' in str(caught.value) for name in ORDER)
+    assert all(f'pip install {name}' in str(caught.value) for name in ON_CPU)
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', ON_CPU)
 def test_a_named_engine_that_is_missing_is_not_replaced_by_another(
     model: ModelFolder, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -190,7 +191,7 @@ def test_a_named_engine_that_is_missing_is_not_replaced_by_another(
         opened(model, name)
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', ON_CPU)
 def test_an_engine_that_disagrees_with_the_golden_output_is_refused(
     model: ModelFolder, tmp_path: Path, name: str
 ) -> None:
@@ -208,7 +209,7 @@ def test_auto_does_not_serve_a_model_with_which_no_engine_agrees(
     tampered = with_golden(model, tmp_path / 'tampered', output=output)
     with pytest.raises(EngineError) as caught:
         opened(tampered)
-    assert all(f'{name} is passed over' in str(caught.value) for name in ORDER)
+    assert all(f'{name} is passed over' in str(caught.value) for name in ON_CPU)
 
 
 def test_an_engine_that_gives_nan_is_refused(
@@ -296,7 +297,7 @@ def test_unknown_engines_and_precisions_are_refused(
         opened(model, engine, precision)
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', ON_CPU)
 def test_an_image_that_would_be_misread_is_refused(model: ModelFolder, name: str) -> None:
     engine = opened(model, name)
     shape = engine.info.input_shape
@@ -312,7 +313,7 @@ def test_an_image_that_would_be_misread_is_refused(model: ModelFolder, name: str
     engine.warm_up()
 
 
-@pytest.mark.parametrize('name', ORDER)
+@pytest.mark.parametrize('name', ON_CPU)
 def test_a_closed_engine_refuses_and_closes_twice(model: ModelFolder, name: str) -> None:
     engine = opened(model, name)
     engine.close()
@@ -414,7 +415,7 @@ def test_half_precision_storage_halves_the_files_and_keeps_the_output(
     assert ratio < 0.55
     name = f'{Path(half.card.inputs[0].graph).stem}.safetensors'
     assert half.card.files[name].size_bytes < 0.55 * model.card.files[name].size_bytes
-    for name in ORDER:
+    for name in ON_CPU:
         engine = opened(half, name)
         assert engine.info.precision == 'f32' and engine.info.parity_error < 1e-2
     # The golden output is that of the stored weights: only the graphs are rounded once more.
@@ -566,7 +567,7 @@ def test_openvino_reports_nothing_over_the_network() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_tensorrt_is_taken_only_by_name() -> None:
-    assert not set(BY_NAME_ONLY) & set(ORDER)
+def test_every_engine_can_be_named_and_lies_in_a_file_of_its_own() -> None:
     choices = next(known.choices for known in parameters() if known.name == 'model.engine')
-    assert set(choices) == {'auto', *ORDER, *BY_NAME_ONLY}
+    assert choices == ('auto', *ORDER)
+    assert set(ENGINES) == set(ORDER) and len(set(ENGINES.values())) == len(ORDER)

@@ -28,6 +28,8 @@ from standin_tensorrt import Script
 from standin_tensorrt import fake_tensorrt
 
 from depth_node import model_folder
+from depth_node.engines import DeviceLost
+from depth_node.engines import OutOfMemory
 from depth_node.engines import cuda_driver
 from depth_node.engines import tensorrt_build
 from depth_node.engines.cuda_driver import CudaError
@@ -411,8 +413,32 @@ def test_too_little_memory_for_images_is_named(
     model: ModelFolder, script: Script, driver: ctypes.CDLL
 ) -> None:
     set_variable(driver, 'fake_largest', 4 * 192 * 256)  # enough for the output
-    with pytest.raises(CudaError, match=r'OUT_OF_MEMORY.* 100 of 200 MiB free.*Close other'):
+    said = r'OUT_OF_MEMORY.* for 1 MiB with 100 of 200 MiB free.*Close other'
+    with pytest.raises(OutOfMemory, match=said):
         opened(model)
+
+
+def test_a_plan_in_the_cache_needs_no_build(
+    model: ModelFolder, script: Script, own_cache: Path
+) -> None:
+    wanted = {'precision': 'f32', 'threads': 1}
+    size = model.card.inputs[0]
+    assert TensorRtEngine.ready(model, size, **wanted) == (False, ())
+    opened(model).close()
+    assert TensorRtEngine.ready(model, size, **wanted) == (True, ())
+    assert script.builds == 1
+    next(own_cache.glob('*.plan')).write_bytes(b'plan of somebody else')
+    ready, (note,) = TensorRtEngine.ready(model, size, **wanted)
+    assert not ready and 'is not used' in note
+
+
+def test_a_gpu_is_found_without_being_used(driver: ctypes.CDLL) -> None:
+    assert cuda_driver.probe() == cuda_driver.Probe(True)
+    set_variable(driver, 'fake_init', 100)  # hidden by CUDA_VISIBLE_DEVICES, or none
+    assert cuda_driver.probe() == cuda_driver.Probe(False)
+    set_variable(driver, 'fake_init', 803)
+    found = cuda_driver.probe()
+    assert not found.usable and 'CUDA_ERROR_X from cuInit' in found.problem
 
 
 @pytest.mark.parametrize(
@@ -446,7 +472,7 @@ def test_an_engine_that_failed_says_so(
 ) -> None:
     engine = opened(model)
     set_variable(driver, 'fake_fail_sync', 1)
-    with pytest.raises(EngineError, match='CUDA_ERROR_X from cuStreamSynchronize'):
+    with pytest.raises(DeviceLost, match='CUDA_ERROR_X from cuStreamSynchronize'):
         engine.infer(image_of(1.0))
     engine.close()
 

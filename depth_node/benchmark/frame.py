@@ -24,6 +24,7 @@ from depth_node.benchmark.result import spread_of
 from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.engines.parity import read_golden
+from depth_node.engines.selection import ON_CPU
 from depth_node.errors import EngineError
 from depth_node.frames import RawImage
 from depth_node.model_folder import InputSpec
@@ -144,7 +145,7 @@ def _rows(model: str, engine: str, width: int, height: int, frames: int) -> list
     from depth_node.pipeline import Pipeline
 
     settings = settings_from(
-        {'model.name': model, 'model.engine': 'auto' if engine == STAND_IN else engine}
+        {'model.name': model, 'model.engine': ON_CPU[0] if engine == STAND_IN else engine}
     )
     pipeline = Pipeline(model_folder.read(model_folder.find(model)), settings)
     info = pipeline.engine_info

@@ -24,7 +24,7 @@ from depth_node.benchmark.result import this_machine
 from depth_node.benchmark.turns import Contestant
 from depth_node.benchmark.turns import Opened
 from depth_node.benchmark.turns import take_turns
-from depth_node.engines.selection import ORDER
+from depth_node.engines.selection import ON_CPU
 from depth_node.engines.selection import open_engine
 from depth_node.errors import DepthNodeError
 from depth_node.model_folder import ModelCard
@@ -172,7 +172,7 @@ def _engine_rows(card: ModelCard, out: Path, parameters: int, macs: int) -> Iter
     size = card.inputs[0]
     parity = cast('dict[str, dict[str, object]]', card.metrics['parity'])
     found = parity[f'{size.width}x{size.height}']
-    able = [name for name in ORDER if isinstance(found.get(f'{name} f32'), float)]
+    able = [name for name in ON_CPU if isinstance(found.get(f'{name} f32'), float)]
     calls = max(1, min(_MOST_CALLS, round(_TURN_BUDGET_MACS / macs)))
     rounds = _ROUNDS if calls > 1 else 1
     contestants = [Contestant(name, _open, (str(out), name)) for name in able]
@@ -184,7 +184,7 @@ def _engine_rows(card: ModelCard, out: Path, parameters: int, macs: int) -> Iter
         for group in groups
         for timed in take_turns(group, rounds, calls)
     }
-    for name in ORDER:
+    for name in ON_CPU:
         given = found.get(f'{name} f32')
         error = given if isinstance(given, float) else None
         reason = '' if error is not None else str(given or 'not installed')

@@ -26,12 +26,16 @@ class OutOfMemory(EngineError):
     """Memory that could not be had; an engine that says so on a frame may be used again."""
 
 
+class NotFinite(EngineError):
+    """An output of mostly NaN or infinity, which is not a picture of anything."""
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """What an engine says of itself, for logs, diagnostics and result files."""
 
     name: str
-    """'openvino', 'onnxruntime', 'torch', 'tensorrt' or 'cuda'."""
+    """'tensorrt', 'cuda', 'openvino', 'onnxruntime' or 'torch'."""
     version: str
     """Version of the library behind it."""
     precision: str
@@ -46,7 +50,12 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """One loaded network of fixed input size, owned by one thread at a time."""
+    """One loaded network of fixed input size, owned by one thread at a time.
+
+    Two things an engine may have besides: ``notes``, sentences that are to be logged once, and a
+    static method ``ready(folder, size, *, precision, threads)``, which returns whether opening it
+    takes no build, and notes.
+    """
 
     info: EngineInfo
 

@@ -13,15 +13,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.engines import DeviceLost
+from depth_node.engines import OutOfMemory
 from depth_node.errors import EngineError
 
 _LIBRARY = 'libcuda.so.1'
 _WHO = 'CUDA'
 _OUT_OF_MEMORY = 2
+_NO_DEVICE = (100, 101)
+# after these every call of the process fails: ECC and NVLink errors, illegal addresses and
+# instructions, time-outs, failed launches, and errors that the driver has no name for
+_STICKY = frozenset((214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999))
+# where a machine shows that it has an NVIDIA GPU even if the driver's library is missing
+_SIGNS_OF_A_GPU = (Path('/proc/driver/nvidia/gpus'), Path('/etc/nv_tegra_release'))
 _MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76
 _NON_BLOCKING_STREAM = 1
 # other threads may use CUDA while this one captures
@@ -64,6 +73,23 @@ _ARGUMENTS = {
 
 class CudaError(EngineError):
     """A call that the driver refused, or that an earlier fault on the GPU made fail."""
+
+
+class CudaLost(CudaError, DeviceLost):
+    """A fault after which the GPU answers nothing but this error to this process."""
+
+
+class CudaOutOfMemory(CudaError, OutOfMemory):
+    """Memory of the GPU, or memory that it can read, that could not be had."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a GPU is there, found out without making use of it."""
+
+    usable: bool
+    problem: str = ''
+    """Why a GPU that is there cannot be used; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +222,7 @@ class Cuda:
         """
         code = int(getattr(self._library, name)(*arguments))
         if code:
-            raise _error(self._library, name, code)
+            raise _error(self._library, name, code, arguments)
 
     def _pointer(self, name: str, *arguments: object, last: bool = False) -> int:
         """Call the driver and return the pointer that it writes to its first or last argument."""
@@ -220,6 +246,30 @@ def cuda() -> Cuda:
     return Cuda()
 
 
+def probe() -> Probe:
+    """Tell whether there is a GPU; costs next to nothing where there is no driver.
+
+    A GPU that ``CUDA_VISIBLE_DEVICES`` hides is not there.
+    """
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        there = any(sign.is_file() or list(sign.glob('*')) for sign in _SIGNS_OF_A_GPU)
+        return Probe(False, f'this machine has an NVIDIA GPU but {error}.' if there else '')
+    try:
+        library = _library()
+    except CudaError as error:
+        return Probe(False, str(error))
+    device = ctypes.c_int()
+    for name, arguments in (('cuInit', (0,)), ('cuDeviceGet', (ctypes.byref(device), 0))):
+        code = int(getattr(library, name)(*arguments))
+        if code:
+            return Probe(
+                False, '' if code in _NO_DEVICE else str(_error(library, name, code, arguments))
+            )
+    return Probe(True)
+
+
 def _library() -> ctypes.CDLL:
     """Load the driver's library with the types of all that is called."""
     try:
@@ -239,7 +289,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _error(library: ctypes.CDLL, name: str, code: int) -> CudaError:
+def _error(library: ctypes.CDLL, name: str, code: int, arguments: tuple[object, ...]) -> CudaError:
     """Make an error of what a call returned, with the driver's own words."""
     words = []
     for describe in (library.cuGetErrorName, library.cuGetErrorString):
@@ -247,11 +297,16 @@ def _error(library: ctypes.CDLL, name: str, code: int) -> CudaError:
         describe(code, ctypes.byref(text))
         words.append(text.value.decode(errors='replace') if text.value else f'error {code}')
     received = f'{words[0]} from {name} ({words[1]})'
+    if code in _STICKY:
+        return CudaLost(_WHO, received, 'success', 'Start a new process; see dmesg for an Xid.')
     if code == _OUT_OF_MEMORY:
+        # the second argument of cuMemAlloc and cuMemHostAlloc is the size
+        if name.startswith('cuMem') and len(arguments) > 1 and isinstance(arguments[1], int):
+            received += f' for {-(-arguments[1] // _MIB)} MiB'
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         if not library.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):
             received += f' with {free.value // _MIB} of {total.value // _MIB} MiB free'
-        return CudaError(
+        return CudaOutOfMemory(
             _WHO, received, 'memory', 'Close other programs on the GPU or take a smaller model.'
         )
     remedy = {

@@ -53,7 +53,7 @@ operations, 179 for Lite-Mono base (counted; 216 with all of them)."""
 
 _WHO = f'engine {NAME}'
 _DEVICE = 'cuda'
-_INSTALL = (
+INSTALL = (
     'pip install --force-reinstall torch (wheels of PyPI have CUDA; on a Jetson take the wheel '
     'for its JetPack)'
 )
@@ -217,13 +217,13 @@ def torch_with_cuda(gpu: Gpu) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise MissingPackage('torch', _WHO, _INSTALL) from error
+        raise MissingPackage('torch', _WHO, INSTALL) from error
     if torch.version.cuda is None:
         raise EngineError(
             _WHO,
             f'torch {torch.__version__}, built without CUDA',
             'torch with CUDA',
-            f'Run: {_INSTALL}',
+            f'Run: {INSTALL}',
         )
     if not torch.cuda.is_available():
         raise EngineError(

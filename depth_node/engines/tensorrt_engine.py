@@ -80,6 +80,19 @@ class TensorRtEngine:
             input_shape=shape,
         )
 
+    @staticmethod
+    def ready(
+        folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
+    ) -> tuple[bool, tuple[str, ...]]:
+        """Tell whether the plan lies in the cache; also why one that lay there was refused.
+
+        :raises MissingPackage: as the class does, and so for the other errors.
+        """
+        check_precision(precision)
+        wanted = plan_request(library_of(NAME, RTX), folder, size, precision, cuda().gpu, threads)
+        plan, refused = EngineCache.of_user().load(wanted.key)
+        return plan is not None, (refused,) if refused else ()
+
     def warm_up(self) -> None:
         """Run once on zeros."""
         self.infer(np.zeros(self.info.input_shape, np.float32))

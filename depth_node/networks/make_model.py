@@ -18,7 +18,7 @@ from depth_node.engines.parity import SMALLEST_CONTRAST
 from depth_node.engines.parity import TOLERANCES
 from depth_node.engines.parity import Disagreement
 from depth_node.engines.parity import contrast_of
-from depth_node.engines.selection import ORDER
+from depth_node.engines.selection import ON_CPU
 from depth_node.engines.selection import open_engine
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
@@ -200,7 +200,7 @@ def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | str | Non
     """
     found: dict[str, float | str | None] = {}
     disagreements: list[Disagreement] = []
-    for name in ORDER:
+    for name in ON_CPU:
         try:
             found[f'{name} f32'] = _measured(folder, size, name, 'f32')
         except MissingPackage:

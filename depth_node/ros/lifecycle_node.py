@@ -9,6 +9,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -25,7 +27,9 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from depth_node.engines import upgrade
 from depth_node.engines.memory import give_back_freed_memory
+from depth_node.engines.selection import ON_GPU
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.health import Health
@@ -41,9 +45,11 @@ from depth_node.ros.outputs import remark_on
 from depth_node.ros.parameters import NodeParameters
 from depth_node.ros.parameters import unknown_names
 from depth_node.ros.remarks import Remarks
+from depth_node.ros.remarks import pass_on_log
 from depth_node.ros.stream import EXIT_HUNG
 from depth_node.ros.stream import Stream
 from depth_node.ros.transport_profile import use_profile
+from depth_node.ros.worker import EXIT_DEVICE_LOST
 from depth_node.settings import Settings
 
 EXIT_CONFIGURE = 1
@@ -71,6 +77,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._stream: Stream | None = None
+        self._told: set[str] = set()
         self._health = Health()
         self._order = StampOrder()
         self._remarks = Remarks(self.get_logger(), self._health)
@@ -151,13 +158,20 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     def reopen_pipeline(self) -> Pipeline:
         """Replace a pipeline whose engine failed; called by the worker between two images.
 
+        A GPU engine is replaced by itself: with the whole list it would be tried, taken and fail
+        again and again.
+
         :raises ModelError: when another model has taken the place of the one that was configured:
             the topics that are offered, and what was said of it, would not hold for that one.
         """
         before = self._pipeline
+        settings = self.settings
         if before is not None:
             before.close()
-        self._pipeline = self._open_pipeline(self.settings)
+            name = before.engine_info.name
+            if name in ON_GPU:
+                settings = replace(settings, model=replace(settings.model, engine=name))
+        self._pipeline = self._open_pipeline(settings)
         if before is not None and self._pipeline.card != before.card:
             raise ModelError(
                 f'model {before.card.name}',
@@ -189,14 +203,22 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         give_back_freed_memory()
         self._outputs = outputs_for(self, self._pipeline.card)
         self._health.mended()
-        facts = diagnostics.pipeline_facts(self._pipeline)
-        spent_s = time.monotonic() - began_s
-        self.get_logger().info(
-            f'model {facts["model"]} on {facts["engine"]} ({facts["precision"]}, '
-            f'{facts["device"]}) is ready after {spent_s:.1f} s'
-        )
-        for note in (*self._pipeline.engine_notes, remark_on(self._pipeline.card)):
-            if note:
+        self._told.clear()
+        self._tell_engine(self._pipeline, f' after {time.monotonic() - began_s:.1f} s')
+        remark = remark_on(self._pipeline.card)
+        if remark:
+            self.get_logger().warning(remark)
+
+    def _tell_engine(self, pipeline: Pipeline, when: str = '') -> None:
+        """Log which engine serves and why others do not, each sentence once."""
+        info = pipeline.engine_info
+        engine = f'{info.name} {info.version} ({info.precision}, {info.device})'
+        if engine not in self._told:
+            self._told.add(engine)
+            self.get_logger().info(f'model {pipeline.card.name} on {engine} is ready{when}')
+        for note in pipeline.engine_notes:
+            if note not in self._told:
+                self._told.add(note)
                 self.get_logger().warning(note)
 
     def _stop_stream(self, within_s: float) -> bool:
@@ -229,7 +251,9 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         return self.create_timer(period_s, self._publish_diagnostics, clock=self._steady)
 
     def _watch(self) -> None:
-        """Look after the stream, if there is one."""
+        """Look after the engine and the stream, if there are any."""
+        if self._pipeline is not None:
+            self._tell_engine(self._pipeline)
         if self._stream is not None:
             self._stream.watch()
 
@@ -240,6 +264,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         facts: dict[str, str] = {}
         if self._pipeline is not None:
             facts = diagnostics.pipeline_facts(self._pipeline)
+            facts['engine build'] = self._pipeline.engine_build
         phase = 'inactive' if self._pipeline is not None else 'unconfigured'
         if self._stream is not None:
             phase = 'active'
@@ -279,6 +304,7 @@ def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:
         rclpy.init(args=arguments)
         begun = True
         node = DepthNode(open_pipeline)
+        pass_on_log(node.get_logger())
         exit_code = _spin(node)
     except ExternalShutdownException:
         pass
@@ -308,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING)
     use_profile(os.environ)
-    return run(arguments, Pipeline.open)
+    return run(arguments, partial(Pipeline.open, wanted=rclpy.ok))
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -335,9 +361,17 @@ def _refused(text: str) -> int:
 
 def _end(node: DepthNode | None, exit_code: int) -> None:
     """Release what the node holds and leave ROS."""
+    if exit_code == EXIT_DEVICE_LOST:
+        # releasing anything on a GPU that is lost can hang or crash
+        _leave_at_once(exit_code)
     ended = node is None or node.close()
     rclpy.try_shutdown()
-    if not ended:
-        # The engine holds the thread; unloading its library under it would crash.
-        sys.stderr.flush()
-        os._exit(exit_code)
+    if not ended or upgrade.is_busy():
+        # An engine holds its thread; unloading its library under it would crash.
+        _leave_at_once(exit_code)
+
+
+def _leave_at_once(exit_code: int) -> None:
+    """End the process without releasing anything."""
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -42,7 +42,7 @@ def _remark(parameter: Parameter) -> str:
     """Return description and range in one sentence or two."""
     remark = parameter.description
     if parameter.choices:
-        remark += ' One of ' + ', '.join(parameter.choices) + '.'
+        remark += f' {parameter.allowed[0].upper()}{parameter.allowed[1:]}.'
     if parameter.low is not None and parameter.high is not None:
         remark += f' {_number(parameter.low)} to {_number(parameter.high)}.'
     return f'{remark} (structural)' if parameter.structural else remark

@@ -32,7 +32,7 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
     if parameter.structural:
         described.description += ' Only to be changed while the node is unconfigured.'
     if parameter.choices:
-        described.additional_constraints = 'one of ' + ', '.join(parameter.choices)
+        described.additional_constraints = parameter.allowed
     if isinstance(parameter.default, float):
         # Lets 'depth.max_m 10' pass: a whole number is a number, and settings_from judges it.
         described.dynamic_typing = True

@@ -1,7 +1,11 @@
-"""What the node says of frames that it does not publish: counted always, logged sparingly."""
+"""What the node says of frames that it does not publish: counted always, logged sparingly.
+
+Also passes on what the rooms without ROS log.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from depth_node.errors import Rejected
@@ -42,3 +46,29 @@ class Remarks:
         if count:
             times = f' ({count} times since the last such line)' if count > 1 else ''
             self._logger.warning(f'{text}{times}')
+
+
+def pass_on_log(logger: Any) -> None:
+    """Let a ROS logger say what this package logs in Python, from INFO on."""
+    own = logging.getLogger('depth_node')
+    own.handlers[:] = [_ToRos(logger)]
+    own.setLevel(logging.INFO)
+    own.propagate = False
+
+
+class _ToRos(logging.Handler):
+    """A handler of Python's logging that speaks through ROS."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one record; ROS wants each severity at a line of its own."""
+        text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)

@@ -6,10 +6,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
 
+from depth_node.engines import DeviceLost
+from depth_node.engines import NotFinite
+from depth_node.engines import OutOfMemory
+from depth_node.engines.memory import give_back_freed_memory
 from depth_node.errors import DepthNodeError
 from depth_node.errors import EngineError
 from depth_node.errors import ImageRejected
@@ -33,7 +38,34 @@ if TYPE_CHECKING:
 
 EXIT_WORKER = 2
 EXIT_ENGINE = 3
+EXIT_DEVICE_LOST = 5
 _ENGINE_FAILURES_IN_A_ROW = 3
+_BAD_OUTPUTS_IN_A_ROW = 3
+
+_FAILED, _NO_MEMORY, _BAD_OUTPUT, _LOST = 'engine', 'out_of_memory', 'engine_output', 'device_lost'
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What is kept of an exception: it holds the frames that it passed, and so their memory."""
+
+    reason: str
+    """Name under which the image is counted."""
+    text: str
+
+    @classmethod
+    def of(cls, error: DepthNodeError | MemoryError) -> _Failure:
+        """Return reason and words of an exception."""
+        if isinstance(error, MemoryError):
+            return cls(_NO_MEMORY, f'this machine has too little memory ({error}).')
+        for kind, reason in (
+            (DeviceLost, _LOST),
+            (OutOfMemory, _NO_MEMORY),
+            (NotFinite, _BAD_OUTPUT),
+        ):
+            if isinstance(error, kind):
+                return cls(reason, str(error))
+        return cls(_FAILED, str(error))
 
 
 class Host(Protocol):
@@ -80,6 +112,7 @@ class Worker:
         self._remarks = remarks
         self._health = remarks.health
         self._failures = 0
+        self._bad_outputs = 0
         self._lost = False
         self._thread = threading.Thread(target=self._run, name='depth worker', daemon=True)
 
@@ -106,17 +139,21 @@ class Worker:
     def _attempt(self, arrival: Arrival) -> None:
         """Process one image; count it under exactly one name."""
         completed = False
+        failure: _Failure | None = None
         self._health.work_began()
         try:
             self._process(arrival)
             completed = True
         except Rejected as error:
             self._remarks.dropped(error)
-        except EngineError as error:
-            self._health.dropped('engine')
-            self._mend_engine(str(error))
+        except (EngineError, MemoryError) as error:
+            failure = _Failure.of(error)
         finally:
             self._health.work_ended(completed=completed)
+        # here, where the exception and with it the memory of the image are gone
+        if failure is not None:
+            self._health.dropped(failure.reason)
+            self._heed(failure)
 
     def _process(self, arrival: Arrival) -> None:
         """Decode, compute, publish.
@@ -138,7 +175,7 @@ class Worker:
         frame = self._pipeline.process(
             CameraImage(rgb, image.stamp_ns, image.frame_id), view, settings
         )
-        self._failures = 0
+        self._failures = self._bad_outputs = 0
         _check_age(arrival, settings.input.max_age_s)
         ready_ns = time.perf_counter_ns()
         if not self._outputs.publish(frame, settings.points):
@@ -174,22 +211,57 @@ class Worker:
                 'Does more than one node publish on the topic?',
             )
 
-    def _mend_engine(self, text: str) -> None:
-        """Open the pipeline anew; give up when the engine keeps failing."""
-        self._failures += 1
-        if self._failures >= _ENGINE_FAILURES_IN_A_ROW:
-            self._lose_engine(f'{self._failures} images in a row failed: {text}')
-            return
-        self._remarks.warn('engine', f'{text} The engine is opened anew.')
+    def _heed(self, failure: _Failure) -> None:
+        """Do about a failure what helps against its kind; give up when nothing does."""
+        if failure.reason == _LOST:
+            self._lose_engine(failure)
+        elif failure.reason == _BAD_OUTPUT:
+            self._heed_bad_output(failure)
+        elif self._failures + 1 >= _ENGINE_FAILURES_IN_A_ROW:
+            self._lose_engine(
+                _Failure(
+                    failure.reason, f'{self._failures + 1} images in a row failed: {failure.text}'
+                )
+            )
+        elif failure.reason == _NO_MEMORY:
+            self._failures += 1
+            give_back_freed_memory()
+            self._remarks.warn(failure.reason, f'{failure.text} The next image is tried.')
+        else:
+            self._failures += 1
+            self._remarks.warn(failure.reason, f'{failure.text} The engine is opened anew.')
+            self._open_anew()
+
+    def _heed_bad_output(self, failure: _Failure) -> None:
+        """Open an engine anew, once, that keeps giving what is no number.
+
+        After that it is the images or the model: another engine would give the same, so that the
+        images are dropped and the state stays DEGRADED until one succeeds.
+        """
+        self._bad_outputs += 1
+        again = self._bad_outputs == _BAD_OUTPUTS_IN_A_ROW
+        if again:
+            # under a cause of its own, which is not kept back by the lines before
+            self._remarks.warn('engine_output_lasts', f'{failure.text} The engine is opened anew.')
+            self._open_anew()
+        else:
+            self._remarks.warn(failure.reason, failure.text)
+
+    def _open_anew(self) -> None:
+        """Replace the pipeline; give up when that fails."""
+        failure: _Failure | None = None
         try:
             self._pipeline = self._host.reopen_pipeline()
-        except DepthNodeError as error:
-            self._lose_engine(str(error))
+        except (DepthNodeError, MemoryError) as error:
+            failure = _Failure.of(error)
+        if failure is not None:
+            self._lose_engine(failure)
 
-    def _lose_engine(self, text: str) -> None:
+    def _lose_engine(self, failure: _Failure) -> None:
         """Take no further image and end the process."""
         self._lost = True
-        self._host.give_up(EXIT_ENGINE, text)
+        lost = failure.reason == _LOST
+        self._host.give_up(EXIT_DEVICE_LOST if lost else EXIT_ENGINE, failure.text)
 
 
 def _check_age(arrival: Arrival, max_age_s: float) -> None:

@@ -1,17 +1,29 @@
-"""Lists, shows, imports and quantises models: ``python -m depth_node.tools.models list``."""
+"""Lists, shows, imports, quantises and builds models: ``... depth_node.tools.models list``."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from depth_node import model_folder
+from depth_node.engines.build_process import serve_the_node
+from depth_node.engines.rehearsal import rehearse
+from depth_node.engines.rehearsal import usual_plan
+from depth_node.engines.selection import ORDER
+from depth_node.engines.selection import PRECISIONS
+from depth_node.engines.selection import open_engine
+from depth_node.engines.selection import precision_for
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
+from depth_node.errors import quoted
+from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelCard
+from depth_node.model_folder import ModelFolder
 from depth_node.model_folder.card import FITS
 from depth_node.model_folder.card import STORAGES
 from depth_node.quantization.judging import Judgement
@@ -42,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_remade(options.model))
         elif options.command == 'quantize':
             print(_quantized(options))
+        elif options.command == 'build':
+            print(_built(options))
         else:
             print(_imported(options))
     except KeyboardInterrupt:
@@ -81,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     again.add_argument('model', help='name of an installed model, or a path with a /')
     _add_quantize(commands)
+    build = commands.add_parser(
+        'build', help='build an engine for this machine into the cache, and check it'
+    )
+    build.add_argument('model', help='name of an installed model, or a path with a /')
+    build.add_argument('--engine', default='tensorrt', choices=ORDER, help='default: tensorrt')
+    build.add_argument('--precision', default='auto', choices=PRECISIONS, help='default: auto')
+    build.add_argument('--size', help='WIDTHxHEIGHT of the input; default: the first of the model')
+    build.add_argument('--threads', type=int, default=0, help='0 (default): the engine decides')
+    build.add_argument('--target', help='compute capability of another GPU (tensorrt-rtx only)')
+    build.add_argument('--for-node', action='store_true', help=argparse.SUPPRESS)
     commands.add_parser('sources', help='say where authors publish their checkpoints')
     return parser
 
@@ -297,6 +321,60 @@ def _int8_row(found: Judgement) -> tuple[str, ...]:
         f'{found.speed_ratio:.2f}',
         f'{found.added_bytes / 1e6:.2f} MB',
     )
+
+
+def _built(options: argparse.Namespace) -> str:
+    """Build an engine, open it and hold it to the golden output; say how it goes."""
+    if options.for_node:
+        serve_the_node()
+    logging.basicConfig(stream=sys.stdout, format='%(message)s')
+    logging.getLogger('depth_node').setLevel(logging.INFO)
+    began_s = time.monotonic()
+    folder = model_folder.read(model_folder.find(options.model))
+    size = _size_of(folder.card, options.size)
+    if options.target is not None:
+        return _built_for(options, folder, size)
+    engine, notes = open_engine(
+        folder,
+        size,
+        engine=options.engine,
+        precision=options.precision,
+        threads=options.threads,
+    )
+    engine.warm_up()
+    rehearse(engine, usual_plan(folder.card, size))
+    info = engine.info
+    engine.close()
+    return '\n'.join([
+        *notes,
+        f'{info.name} {info.version} {info.precision} on {info.device}: differs by '
+        f'{info.parity_error:.2g} standard deviations from the trained network; '
+        f'{time.monotonic() - began_s:.1f} s',
+    ])  # fmt: skip
+
+
+def _built_for(options: argparse.Namespace, folder: ModelFolder, size: InputSpec) -> str:
+    """Build the plan for a GPU that this machine need not have."""
+    from depth_node.engines.tensorrt_engine import build_only
+
+    precision = precision_for(options.engine, size, options.precision)
+    loaded = build_only(
+        folder, size, target=options.target, precision=precision, threads=options.threads
+    )
+    words = f'tensorrt {precision} for {options.target}: {len(loaded.plan) / 1e6:.1f} MB'
+    return '\n'.join([*loaded.notes, f'{words}, {loaded.origin}'])
+
+
+def _size_of(card: ModelCard, wanted: str | None) -> InputSpec:
+    """Return the input size that was asked for."""
+    if wanted is None:
+        return card.inputs[0]
+    sizes = {f'{size.width}x{size.height}': size for size in card.inputs}
+    if wanted not in sizes:
+        raise ModelError(
+            f'model {card.name}', f'size {quoted(wanted)}', f'one of {", ".join(sizes)}'
+        )
+    return sizes[wanted]
 
 
 def _sources() -> str:
