@@ -18,6 +18,7 @@ _ABOUT_TORCH = (
     'export',
     'folding',
     'graph_files',
+    'half',
     'large_models',
     'levit',
     'lite_mono',
