@@ -6,10 +6,12 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from depth_node.benchmark import rewriting
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.result import write_result
 from depth_node.benchmark.turns import Contestant
@@ -106,3 +108,13 @@ def test_a_written_result_keeps_the_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', ['node.json', 'rewriting.json'])
 def test_committed_results_keep_the_schema(name: str) -> None:
     assert problems_of(json.loads((RESULTS / name).read_text())) == []
+
+
+def test_every_choice_of_rewrites_is_switched_off_alone() -> None:
+    rewrites = pytest.importorskip('depth_node.networks.rewrites')
+    names = tuple(field.name for field in fields(rewrites.Choices))
+    assert names == rewriting.REWRITES
+    assert set(rewriting.WITHOUT.values()) == {(), names, *((name,) for name in names)}
+    assert rewriting._choices('without all three') == rewrites.GPU
+    assert rewriting._choices(rewriting.REWRITTEN) == rewrites.CPU_GRAPH
+    assert rewriting._choices('without gram_attention') == rewrites.Choices(gram_attention=False)
