@@ -21,6 +21,7 @@ _ABOUT_TORCH = (
     'folding',
     'gpu_frame',
     'graph_files',
+    'half',
     'large_models',
     'levit',
     'lite_mono',

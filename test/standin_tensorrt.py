@@ -78,6 +78,7 @@ class Script:
         self.cleared: list[str] = []
         self.timings: list[bytes] = []
         self.builds = 0
+        self.parsed: list[str] = []
         self.runs = 0
         self.enqueue: Any = None
 
@@ -150,6 +151,7 @@ def fake_tensorrt(version: str, script: Script | None = None) -> Any:
             pass
 
         def parse_from_file(self, path: str) -> bool:
+            script.parsed.append(Path(path).name)
             return Path(path).is_file()
 
     class Context:

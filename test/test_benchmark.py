@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from result_schema import problems_of
 
+from depth_node.benchmark import rewriting
 from depth_node.benchmark.own_process import in_own_process
 from depth_node.benchmark.result import spread_of
 from depth_node.benchmark.result import write_result
@@ -204,3 +206,13 @@ def test_a_damaged_result_does_not_keep_the_schema(damage) -> None:
     content = json.loads((RESULTS / 'node.json').read_text())
     damage(content)
     assert problems_of(content)
+
+
+def test_every_choice_of_rewrites_is_switched_off_alone() -> None:
+    rewrites = pytest.importorskip('depth_node.networks.rewrites')
+    names = tuple(field.name for field in fields(rewrites.Choices))
+    assert names == rewriting.REWRITES
+    assert set(rewriting.WITHOUT.values()) == {(), names, *((name,) for name in names)}
+    assert rewriting._choices('without all three') == rewrites.GPU
+    assert rewriting._choices(rewriting.REWRITTEN) == rewrites.CPU_GRAPH
+    assert rewriting._choices('without gram_attention') == rewrites.Choices(gram_attention=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 
 from depth_node import model_folder
 from depth_node.engines import Engine
+from depth_node.engines.graph_files import checked_graph
 from depth_node.engines.graph_files import external_files
 from depth_node.engines.onnxruntime_engine import OnnxRuntimeEngine
 from depth_node.engines.openvino_engine import OpenVinoEngine
@@ -420,6 +422,50 @@ def test_half_precision_storage_halves_the_files_and_keeps_the_output(
         assert engine.info.precision == 'f32' and engine.info.parity_error < 1e-2
     # The golden output is that of the stored weights: only the graphs are rounded once more.
     assert opened(half, 'torch').info.parity_error < 1e-4
+
+
+@pytest.mark.parametrize('storage', ['f32', 'f16'])
+def test_the_float16_graph_needs_hardly_any_bytes_of_its_own(
+    model: ModelFolder, half: ModelFolder, storage: str
+) -> None:
+    made = half if storage == 'f16' else model
+    files = made.card.files
+    for size in made.card.inputs:
+        assert size.graph_f16 is not None
+        shared = external_files(checked_graph(made, size, 'f16'))
+        assert WEIGHTS_NAME in shared
+        own = {name for name in shared if 'f16' in name}
+        total = files[WEIGHTS_NAME].size_bytes
+        assert sum(files[name].size_bytes for name in own) < 0.1 * total
+        assert files[size.graph_f16].size_bytes < 100_000
+
+
+def test_the_float16_graph_is_run_when_a_model_is_made(model: ModelFolder) -> None:
+    for found in model.card.metrics['parity'].values():
+        assert 1e-4 < found['float16 arithmetic'] < 3e-2
+        assert 1e-4 < found['float16 graph'] < 3e-2
+
+
+@pytest.mark.parametrize(
+    ('gain', 'reason'),
+    [(1e8, 'received 7.6.*attention.qkv.*up to 65504'), (3e4, 'off by inf standard')],
+)
+def test_a_network_beyond_float16_has_no_float16_graph_but_a_reason(
+    tmp_path: Path, gain: float, reason: str
+) -> None:
+    network = trained()
+    attention = network.encoder.stages[0][-1].xca
+    with torch.no_grad():  # the same function, with values that are larger by a factor
+        values = slice(2 * attention.proj.in_features, None)
+        attention.qkv.weight[values] *= gain
+        attention.qkv.bias[values] *= gain
+        attention.proj.weight /= gain
+    made = make_model(network, card('m'), tmp_path / 'm', SIZES[:1])
+    assert made.card.inputs[0].graph_f16 is None
+    assert not [name for name in made.card.files if 'f16' in name]
+    found = made.card.metrics['parity']['96x64']
+    assert re.search(reason, found['float16 arithmetic'])
+    assert 'float16 graph' not in found
 
 
 def test_weights_beyond_the_range_of_f16_are_refused(tmp_path: Path) -> None:

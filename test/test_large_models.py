@@ -227,7 +227,7 @@ def test_a_network_of_85_million_parameters_is_there_within_3_seconds(tmp_path: 
 def test_a_model_keeps_its_weights_once_on_disk(tmp_path: Path) -> None:
     network = registry.build(NAME, Identity('vit-tiny'))
     model = make_model(network, card_of('vit-tiny'), tmp_path / 'm', [SIZE, SIZE[::-1]])
-    graphs = [size.graph for size in model.card.inputs]
+    graphs = [name for size in model.card.inputs for name in (size.graph, size.graph_f16)]
     assert all(external_files(model.file(graph)) == {WEIGHTS_NAME} for graph in graphs)
     golden = [size.golden for size in model.card.inputs]
     assert set(model.card.files) == {WEIGHTS_NAME, *graphs, *golden}

@@ -10,9 +10,9 @@ from depth_node.errors import ModelError
 from depth_node.networks import conformance
 from depth_node.networks import registry
 from depth_node.networks.blocks import DropPath
+from depth_node.networks.blocks import image_pyramid
 from depth_node.networks.lite_mono import CrossCovarianceAttention
 from depth_node.networks.lite_mono import DilatedBlock
-from depth_node.networks.lite_mono import image_pyramid
 from depth_node.networks.specification import Identity
 
 PARAMETERS = {'tiny': 2_147_659, 'small': 2_476_859, 'base': 3_074_747, '8m': 8_775_851}
@@ -117,7 +117,7 @@ def test_every_weight_that_is_used_gets_a_gradient():
 
 
 def test_border_zeros_count_in_the_image_pyramid():
-    half, quarter, eighth = image_pyramid(torch.ones(1, 3, 32, 64))
+    half, quarter, eighth = image_pyramid(torch.ones(1, 3, 32, 64), 3)
     assert half.shape[-2:] == (16, 32)
     assert eighth.shape[-2:] == (4, 8)
     assert half[0, 0, 0, 0] == pytest.approx(4 / 9)

@@ -1,23 +1,34 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
+from torch import fx
 from torch import nn
 from torch.nn import functional as F
 
+from depth_node.benchmark.launches import launches
 from depth_node.errors import ModelError
 from depth_node.networks import conformance
 from depth_node.networks import registry
+from depth_node.networks.blocks import image_pyramid
+from depth_node.networks.half import halved
 from depth_node.networks.lite_mono_plain import GramAttentionBlock
 from depth_node.networks.lite_mono_plain import PlainAttentionBlock
 from depth_node.networks.lite_mono_plain import token_scale
+from depth_node.networks.rewrites import GPU
+from depth_node.networks.rewrites import Choices
 from depth_node.networks.rewrites import DoublingConv
+from depth_node.networks.rewrites import as_convolution
 from depth_node.networks.rewrites import linearized
 from depth_node.networks.rewrites import over_parts
 from depth_node.networks.rewrites import pointwise
+from depth_node.networks.rewrites import with_affine
+from depth_node.networks.rewrites import with_gain
 from depth_node.networks.specification import Identity
 
 VARIANTS = ('tiny', 'small', 'base', '8m')
@@ -65,9 +76,7 @@ def test_plain_form_is_the_trained_function(variant, size):
 def test_every_choice_gives_the_same(split, resize, gram):
     network = filled('tiny').double()
     image = torch.rand(1, 3, 64, 32, dtype=torch.float64)
-    plain = linearized(
-        network, 64, 32, split_concat=split, resize_by_convolution=resize, gram_attention=gram
-    )
+    plain = linearized(network, 64, 32, Choices(split, resize, gram))
     with torch.no_grad():
         assert (plain(normalized(image)) - network(image)[0]).abs().max() < 1e-12
     kinds = {type(module).__name__ for module in plain.modules()}
@@ -127,7 +136,31 @@ def test_network_without_rewrites_is_refused():
         linearized(nn.Conv2d(3, 1, 1), 64, 64)
 
 
-def test_layer_norm_affine_and_gain_fold_into_a_pointwise_convolution():
+def test_linear_layer_is_a_convolution_without_permutations():
+    linear = randomized(nn.Linear(8, 5))
+    image = torch.randn(1, 8, 3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        expected = linear(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        given = as_convolution(linear, torch.float64)(image)
+    assert torch.allclose(given, expected, rtol=0, atol=1e-12)
+
+
+def test_layer_norm_affine_goes_into_the_next_linear_layer():
+    norm, linear = randomized(nn.LayerNorm(8)), randomized(nn.Linear(8, 5))
+    tokens = torch.randn(7, 8, dtype=torch.float64)
+    with torch.no_grad():
+        given = with_affine(linear, norm)(F.layer_norm(tokens, (8,), eps=norm.eps))
+        assert torch.allclose(given, linear(norm(tokens)), rtol=0, atol=1e-12)
+
+
+def test_layer_scale_goes_into_the_linear_layer_before():
+    linear, gain = randomized(nn.Linear(8, 5)), torch.rand(5, dtype=torch.float64)
+    tokens = torch.randn(7, 8, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(with_gain(linear, gain)(tokens), gain * linear(tokens), atol=1e-12)
+
+
+def test_a_linear_layer_takes_in_what_lies_before_and_behind_at_once():
     norm, linear = randomized(nn.LayerNorm(8)), randomized(nn.Linear(8, 5))
     gain = torch.rand(5, dtype=torch.float64)
     image = torch.randn(1, 8, 3, 4, dtype=torch.float64)
@@ -137,6 +170,63 @@ def test_layer_norm_affine_and_gain_fold_into_a_pointwise_convolution():
         bare = F.layer_norm(tokens, (8,), eps=norm.eps).permute(0, 3, 1, 2)
         expected = (gain * linear(norm(tokens))).permute(0, 3, 1, 2)
         assert torch.allclose(conv(bare), expected, rtol=0, atol=1e-12)
+
+
+def test_weights_are_rounded_once_however_many_rewrites_they_take():
+    norm, linear = nn.LayerNorm(8), nn.Linear(8, 5)
+    for value in (*norm.parameters(), *linear.parameters()):
+        nn.init.uniform_(value, 0.5, 1.5)
+    gain = torch.rand(5)
+    with torch.no_grad():
+        exact = gain.double()[:, None] * (linear.weight.double() * norm.weight.double())
+        given = pointwise(linear, norm=norm, gain=gain).weight[:, :, 0, 0]
+    assert torch.equal(given, exact.float())
+
+
+def test_positional_encoding_is_a_constant_of_the_size():
+    block = filled('base').encoder.stages[0][-1].double()
+    x = torch.randn(1, 48, 8, 12, dtype=torch.float64)
+    with torch.no_grad():
+        made = PlainAttentionBlock(block, 8, 12)
+        expected = block.pos_embd(8, 12)
+        assert torch.equal(made._encoded(x), x + expected)
+    operators = {str(node.target) for node in fx.symbolic_trace(made).graph.nodes}
+    assert not any('sin' in name or name == 'cos' for name in operators)
+    assert expected.std() > 0.1
+
+
+def test_pools_of_the_image_are_cascaded():
+    image = torch.randn(1, 3, 32, 64, dtype=torch.float64)
+    for level, given in enumerate(image_pyramid(image, 3), start=1):
+        expected = image
+        for _ in range(level):
+            expected = F.avg_pool2d(expected, 3, 2, 1)
+        assert torch.equal(given, expected)
+    plain, calls = linearized(filled('tiny'), 64, 96), []
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        pool = F.avg_pool2d
+        patch.setattr(F, 'avg_pool2d', lambda *args: calls.append(args) or pool(*args))
+        plain(torch.rand(1, 3, 64, 96))
+    assert len(calls) == 3
+
+
+def test_only_the_head_of_full_size_is_left():
+    heads = [
+        layer
+        for layer in linearized(filled('tiny'), 64, 96).modules()
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == 1
+    ]
+    assert len(heads) == 1
+
+
+def test_the_choices_for_a_gpu_launch_least():
+    network, image = filled('small'), torch.rand(1, 3, 64, 96)
+    launched = {
+        choices: launches(linearized(network, 64, 96, Choices(*choices)), image)
+        for choices in itertools.product([False, True], repeat=3)
+    }
+    assert launched[astuple(GPU)] == min(launched.values())
+    assert launched[astuple(GPU)] < 0.7 * launches(network, image)
 
 
 @pytest.mark.parametrize('reflect', [False, True])
@@ -182,7 +272,7 @@ def test_attention_survives_sums_beyond_half_precision(kind):
         block.xca.qkv.bias[:96] *= 8
         plain = kind(block, 80, 256)
         expected = plain(x)
-        given = plain.half()(x.half()).float()
+        given = halved(plain)(x)
     assert torch.isfinite(given).all()
     assert (given - expected).abs().max() < 2e-3 * expected.abs().max()
 

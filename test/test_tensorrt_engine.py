@@ -54,6 +54,18 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     forget()
 
 
+@pytest.fixture(scope='module')
+def in_half(model: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """The bundled model with float16 graphs, made where it is older than those."""
+    if model.card.inputs[0].graph_f16 is not None:
+        return model
+    make_model = pytest.importorskip('depth_node.networks.make_model')
+    copy = tmp_path_factory.mktemp('half') / 'model'
+    shutil.copytree(model.path, copy)
+    made: ModelFolder = make_model.remake(model_folder.read(copy))
+    return made
+
+
 def forget() -> None:
     cuda_driver.cuda.cache_clear()
     tensorrt_build.library_of.cache_clear()
@@ -76,10 +88,19 @@ def opened(model: ModelFolder, precision: str = 'f32') -> TensorRtEngine:
     return TensorRtEngine(model, model.card.inputs[0], precision=precision, threads=1)
 
 
-@pytest.mark.parametrize('precision', ['f16', 'bf16', 'tf32'])
-def test_a_precision_without_a_graph_is_refused(model: ModelFolder, precision: str) -> None:
-    with pytest.raises(EngineError, match=rf"precision '{precision}', expected f32"):
+@pytest.mark.parametrize('precision', ['bf16', 'tf32', 'int8'])
+def test_a_precision_that_is_no_graph_is_refused(model: ModelFolder, precision: str) -> None:
+    with pytest.raises(EngineError, match=rf"precision '{precision}', expected f32 or f16"):
         opened(model, precision)
+
+
+def test_a_model_without_a_float16_graph_says_how_to_make_one(
+    model: ModelFolder, script: Script
+) -> None:
+    size = replace(model.card.inputs[0], graph_f16=None)
+    with pytest.raises(ModelError, match=r'no graph in f16.*remake'):
+        TensorRtEngine(model, size, precision='f16', threads=1)
+    assert script.builds == 0
 
 
 def test_a_missing_library_is_named_with_its_command(
@@ -167,6 +188,20 @@ def test_a_graph_is_built_once_and_then_found(
     assert 'libtensorrt_rtx.so' in text and f'"{rtx.__version__}"' in text
 
 
+@pytest.mark.parametrize('index', [0, 1])
+def test_float16_is_a_plan_of_its_own_and_smaller(
+    rtx: Any, in_half: ModelFolder, own_cache: Path, index: int
+) -> None:
+    size = in_half.card.inputs[index]
+    wide = build_only(in_half, size, target='8.6')
+    half = build_only(in_half, size, target='8.6', precision='f16')
+    # 2.5 million weights
+    assert len(half.plan) < len(wide.plan) - 4_000_000
+    assert len(list(own_cache.glob('*.plan'))) == 2
+    again = build_only(in_half, size, target='8.6', precision='f16')
+    assert (again.plan, again.origin) == (half.plan, 'cache')
+
+
 def test_a_damaged_plan_is_built_again(rtx: Any, model: ModelFolder, own_cache: Path) -> None:
     first = build_only(model, model.card.inputs[0], target='8.0')
     path = next(own_cache.glob('*.plan'))
@@ -218,9 +253,7 @@ def test_what_the_parser_says_reaches_the_reader(
 
 
 def test_missing_weights_are_named(rtx: Any, model: ModelFolder, tmp_path: Path) -> None:
-    broken = changed(
-        model, tmp_path / 'm', lambda path: path.with_name('graph_weights.safetensors').unlink()
-    )
+    broken = changed(model, tmp_path / 'm', lambda path: path.with_suffix('.safetensors').unlink())
     with pytest.raises(EngineError, match='Failed to import initializer'):
         build_only(broken, broken.card.inputs[0], target='8.6')
 
@@ -326,6 +359,17 @@ def test_the_network_is_typed_by_its_graph_without_tf32(
     version = sys.modules['tensorrt'].__version__
     assert script.network_flags == [0 if version.startswith('11') else 1 << 1]
     assert script.cleared == ['TF32']
+
+
+def test_each_precision_is_built_from_its_own_graph(in_half: ModelFolder, script: Script) -> None:
+    size = in_half.card.inputs[0]
+    for precision in ('f32', 'f16', 'f32', 'f16'):
+        engine = opened(in_half, precision)
+        assert engine.info.precision == precision
+        # float16 is inside: images and outputs are float32
+        assert (engine.infer(image_of(2.0)) == 3).all()
+        engine.close()
+    assert script.parsed == [size.graph, size.graph_f16]
 
 
 def test_without_a_graph_frames_are_enqueued_and_a_note_says_so(
@@ -543,14 +587,15 @@ def importable(name: str) -> bool:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('index', [0, 1])
+@pytest.mark.parametrize('precision', ['f32', 'f16'])
 def test_the_gpu_gives_what_the_trained_network_gives(
-    gpu: None, model: ModelFolder, index: int
+    gpu: None, in_half: ModelFolder, precision: str, index: int
 ) -> None:
-    size = model.card.inputs[index]
-    golden = read_golden(model, size)
+    size = in_half.card.inputs[index]
+    golden = read_golden(in_half, size)
     for _ in range(2):  # built, then from the cache
-        engine = TensorRtEngine(model, size, precision='f32', threads=0)
-        check_parity(engine, golden, model.card.storage)
+        engine = TensorRtEngine(in_half, size, precision=precision, threads=0)
+        check_parity(engine, golden, in_half.card.storage)
         first = engine.infer(golden.image).copy()
         engine.infer(np.zeros_like(golden.image))
         assert (engine.infer(golden.image) == first).all()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
@@ -45,11 +44,6 @@ if TYPE_CHECKING:
 
 NAME = 'cuda'
 PRECISIONS = ('f32', 'f16')
-CHOICES = MappingProxyType(
-    {'split_concat': False, 'resize_by_convolution': False, 'gram_attention': False}
-)
-"""Rewrites of :class:`depth_node.networks.rewrites.Choices` for this engine: those of the fewest
-operations, 179 for Lite-Mono base (counted; 216 with all of them)."""
 
 _WHO = f'engine {NAME}'
 _DEVICE = 'cuda'
@@ -259,12 +253,12 @@ def served(network: nn.Module, height: int, width: int, precision: str) -> nn.Mo
     """
     import torch
 
+    from depth_node.networks.half import halved
+    from depth_node.networks.rewrites import GPU
     from depth_node.networks.rewrites import linearized
 
-    plain = linearized(network, height, width, **CHOICES).eval()
+    plain = linearized(network, height, width, GPU).eval()
     if precision == 'f16':
-        from depth_node.networks.half import halved  # type: ignore[import-not-found,unused-ignore]
-
         plain = halved(plain).eval()
     channels_last: nn.Module = plain.to(memory_format=torch.channels_last)
     return channels_last

@@ -1,8 +1,9 @@
 """Finding TensorRT, and building the plan of a graph for a GPU.
 
-Networks are strongly typed: the graph says in which type is computed, and TF32, which TensorRT
-uses for float32 unless told otherwise, is switched off.  One code path serves ``tensorrt`` from
-10.3 to 11 and ``tensorrt_rtx``: flags that later versions lack are looked up before they are used.
+Networks are strongly typed: they compute in the types that the graph names, so float16 is another
+graph and no flag.  TF32, which TensorRT uses for float32 unless told otherwise, is switched off.
+One code path serves ``tensorrt`` from 10.3 to 11 and ``tensorrt_rtx``: flags that later versions
+lack are looked up before they are used.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from depth_node.model_folder import ModelFolder
 NAME = 'tensorrt'
 WHO = f'engine {NAME}'
 RTX = 'tensorrt_rtx'
+PRECISIONS = ('f32', 'f16')
+"""Types of arithmetic; each is a graph of its own."""
 
 _OLDEST = {NAME: (10, 3), RTX: (1, 4)}
 _OPTIONS = ('TF32 off',)
@@ -92,9 +95,12 @@ class PlanRequest:
 
 def check_precision(precision: str) -> None:
     """Refuse a precision for which no graph is exported."""
-    if precision != 'f32':
+    if precision not in PRECISIONS:
         raise EngineError(
-            WHO, f'precision {quoted(precision)}', 'f32', 'Set model.precision to f32.'
+            WHO,
+            f'precision {quoted(precision)}',
+            ' or '.join(PRECISIONS),
+            'Set model.precision to auto.',
         )
 
 
@@ -196,13 +202,13 @@ def plan_request(
 ) -> PlanRequest:
     """Say which plan is needed for a GPU.
 
-    :raises EngineError: when there is no graph of this precision.
-    :raises ModelError: when the graph names files that are not in the card.
+    :raises EngineError: for another precision.
+    :raises ModelError: when the model has no graph of this precision, or it names files that are
+        not in the card.
     """
     check_precision(precision)
-    # strongly typed networks compute in the types of the graph, so that another precision is
-    # another ONNX file, to be chosen here
-    graph = checked_graph(folder, size)
+    # strongly typed networks compute in the types of the graph
+    graph = checked_graph(folder, size, precision)
     major, minor = gpu.compute_capability
     target = ''
     if library.name == RTX:
@@ -224,7 +230,7 @@ def plan_request(
     recorded = folder.card.files  # of checked files
     key = PlanKey(
         device=device,
-        graph_sha256=recorded[size.graph].sha256,
+        graph_sha256=recorded[graph.name].sha256,
         data_sha256=tuple(recorded[name].sha256 for name in sorted(external_files(graph))),
         input_shape=(1, 3, size.height, size.width),
         precision=precision,

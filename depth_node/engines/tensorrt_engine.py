@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: ``tensorrt`` 10.3 or later, or ``tensorrt_rtx``, in float32.
+"""TensorRT on an NVIDIA GPU, in float32 or float16: ``tensorrt`` 10.3 or later, ``tensorrt_rtx``.
 
 The plan is built on the robot (minutes with TensorRT on a small board, a second with TensorRT-RTX)
 and kept in the engine cache; it is never shipped.  A frame is one CUDA graph: copy in, network,
@@ -42,7 +42,7 @@ class TensorRtEngine:
 
     :param folder: a checked model.
     :param size: one of the sizes of its card.
-    :param precision: 'f32'.
+    :param precision: 'f32', or 'f16' for a model that has a graph for it.
     :param threads: CPU threads of the builder; 0 lets TensorRT decide.  Inference needs none.
     :raises MissingPackage: when neither tensorrt nor tensorrt_rtx is installed.
     :raises EngineError: for another precision, without a GPU or memory on it, when the library is
@@ -198,6 +198,7 @@ def build_only(
     TensorRT-RTX alone can do so; TensorRT builds on the GPU that it builds for.
 
     :param target: compute capability, e.g. '8.6'; :func:`targets` lists those that are offered.
+    :param precision: 'f32', or 'f16' for a model that has a graph for it.
     :returns: the plan, which is the one that :class:`TensorRtEngine` takes on such a GPU.
     :raises MissingPackage: when tensorrt_rtx is not installed.
     :raises EngineError: for a target that is not offered, or when the build fails.

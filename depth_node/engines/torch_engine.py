@@ -95,9 +95,10 @@ def _linear_network(folder: ModelFolder, size: InputSpec) -> nn.Module:
     import torch
 
     from depth_node.networks.model_weights import network_of
+    from depth_node.networks.rewrites import EAGER_CPU
     from depth_node.networks.rewrites import linearized
 
-    network = linearized(network_of(folder), size.height, size.width).eval()
+    network = linearized(network_of(folder), size.height, size.width, EAGER_CPU)
     channels_last: nn.Module = network.to(memory_format=torch.channels_last)
     # what was brought into another order is not read there again
     let_go_of_files([folder.file(WEIGHTS_NAME)])

@@ -62,3 +62,15 @@ class ReflectConvElu(nn.Module):
 def doubled(x: Tensor) -> Tensor:
     """Return (B, C, H, W) at twice the size, bilinear between pixel centres."""
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
+
+
+def image_pyramid(x: Tensor, levels: int) -> list[Tensor]:
+    """Return (B, C, H, W) at 1/2, 1/4, 1/8, ..., each a mean of the one before.
+
+    Zeros beyond the border count in the means.
+    """
+    pyramid = []
+    for _ in range(levels):
+        x = F.avg_pool2d(x, 3, 2, 1)
+        pyramid.append(x)
+    return pyramid

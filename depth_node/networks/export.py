@@ -12,6 +12,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch import nn
 
 from depth_node.errors import DepthNodeError
@@ -58,14 +60,16 @@ def export_onnx(
     weights_file: str | None = None,
     stored_in: Sequence[str] = (),
     storage: str = 'f32',
+    rounded_from: Mapping[str, Tensor] | None = None,
     opset: int = 20,
 ) -> tuple[Path, ...]:
     """Write a module as an ONNX graph with static shapes; prints nothing.
 
     Input 'image' (1, 3, height, width) float32; output 'output' (1, 1, height, width) or (height,
-    width) float32.  Arithmetic is float32 whatever the storage.
+    width) float32.  Arithmetic is that of the module whatever the storage.
 
-    :param module: module for inference, float32, in evaluation mode; see rewrites.linearized.
+    :param module: module for inference in evaluation mode; see rewrites.linearized and
+        half.halved.
     :param height: rows of the input, pixels.
     :param width: columns of the input, pixels.
     :param path: file to write; its folder must exist.
@@ -75,6 +79,9 @@ def export_onnx(
     :param stored_in: names of safetensors files in the same folder; what they hold already, bit
         for bit, is read from there.
     :param storage: 'f32', or 'f16': larger tensors are stored as float16 and cast when loaded.
+    :param rounded_from: the float32 numbers that float16 weights of the module were rounded from,
+        by their names there: stored instead of them and rounded when loaded, so that a graph in
+        float16 can share them with one in float32.
     :param opset: version of the ONNX operators; below 20 a GELU is written out.
     :returns: the files that were written: the graph, then its weights if there is a file of them.
     :raises ModelError: for arguments out of range, a module of another kind or with operators that
@@ -84,6 +91,7 @@ def export_onnx(
     _check_arguments(module, height, width, storage, opset)
     _check_names(path, weights_file, stored_in)
     model = _traced(module, height, width, opset)
+    _store_wide(model, rounded_from or {})
     if storage == 'f16':
         _halve(model)
     written: tuple[Path, ...] = ()
@@ -109,11 +117,11 @@ def _check_arguments(module: nn.Module, height: int, width: int, storage: str, o
     if opset not in OPSETS:
         raise ModelError('export opset', quoted(opset), f'one of {OPSETS}')
     kinds = {value.dtype for value in module.parameters()}
-    if module.training or kinds - {torch.float32}:
+    if module.training or kinds - {torch.float32, torch.float16}:
         raise ModelError(
             'export',
             f'a module in training mode: {module.training}, of types {sorted(map(str, kinds))}',
-            'a float32 module in evaluation mode',
+            'a module of float32 and float16 in evaluation mode',
             'Use rewrites.linearized(network, height, width).',
         )
 
@@ -211,16 +219,43 @@ def _halve(model: Any) -> None:
         if tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST_HALVED:
             continue
         _check_half(name, tensor.numpy())
-        stored = _half_of(name, tensor)
-        cast = ir.node('Cast', [stored], {'to': ir.DataType.FLOAT}, name=f'{name}.cast')
-        wide = cast.outputs[0]
-        wide.shape, wide.type = value.shape, value.type
-        value.replace_all_uses_with(wide)
-        value.const_value = None
-        del model.graph.initializers[name]
-        wide.name = name
-        model.graph.initializers.add(stored)
-        model.graph.insert_before(first, cast)
+        _read_through_cast(model, value, _half_of(name, tensor), first)
+
+
+def _store_wide(model: Any, originals: Mapping[str, Tensor]) -> None:
+    """Store the float32 numbers of larger float16 tensors, each with a cast behind it."""
+    from onnxscript import ir
+
+    first = next(iter(model.graph))
+    for name, value in list(model.graph.initializers.items()):
+        tensor, original = value.const_value, originals.get(name)
+        is_half = tensor.dtype == ir.DataType.FLOAT16
+        if original is None or not is_half or tensor.size < _SMALLEST_HALVED:
+            continue
+        array = original.detach().numpy()
+        if not np.array_equal(array.astype(np.float16), tensor.numpy()):
+            raise AssertionError(f'{name} was not rounded from what is given')
+        stored = ir.Value(
+            name=f'{name}.f32', shape=tensor.shape, type=ir.TensorType(ir.DataType.FLOAT)
+        )
+        stored.const_value = ir.Tensor(array, name=stored.name)
+        _read_through_cast(model, value, stored, first)
+
+
+def _read_through_cast(model: Any, value: Any, stored: Any, first: Any) -> None:
+    """Let a graph read an initializer as a cast of another one, before its ``first`` node."""
+    from onnxscript import ir
+
+    name, kind = value.name, value.const_value.dtype
+    cast = ir.node('Cast', [stored], {'to': kind}, name=f'{name}.cast')
+    result = cast.outputs[0]
+    result.shape, result.type = value.shape, value.type
+    value.replace_all_uses_with(result)
+    value.const_value = None
+    del model.graph.initializers[name]
+    result.name = name
+    model.graph.initializers.add(stored)
+    model.graph.insert_before(first, cast)
 
 
 def _half_of(name: str, tensor: Any) -> Any:

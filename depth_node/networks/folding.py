@@ -16,6 +16,7 @@ from torch import fx
 from torch import nn
 
 from depth_node.networks.efficientnet import SameConv
+from depth_node.networks.half import KeepsFloat32
 
 EXACT = torch.float64
 """Type of the arithmetic on weights."""
@@ -53,11 +54,12 @@ def folded(served: nn.Module) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps convolutions whole, those too that find their padding themselves."""
+    """Keeps convolutions whole, also those that pad by size, and what must stay in float32."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module becomes one node."""
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, (nn.Conv2d, KeepsFloat32))
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _pairs(made: fx.GraphModule) -> Iterator[tuple[Any, Any]]:

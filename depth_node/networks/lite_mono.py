@@ -39,6 +39,7 @@ from depth_node.networks.blocks import DropPath
 from depth_node.networks.blocks import ReflectConv
 from depth_node.networks.blocks import ReflectConvElu
 from depth_node.networks.blocks import doubled
+from depth_node.networks.blocks import image_pyramid
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.lite_mono_plain import plain_lite_mono
 from depth_node.networks.registry import register
@@ -306,7 +307,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the three features of (B, 3, H, W) normalised images, the largest first."""
-        half, quarter, eighth = image_pyramid(x)
+        half, quarter, eighth = image_pyramid(x, _SCALES)
         ahead = self.stem2(torch.cat((self.downsample_layers[0](x), half), dim=1))
         features = [self.stages[0](ahead)]
         for index, image in ((1, quarter), (2, eighth)):
@@ -314,15 +315,6 @@ class Encoder(nn.Module):
             ahead = self.downsample_layers[index](joined)
             features.append(self.stages[index](ahead))
         return features
-
-
-def image_pyramid(x: Tensor) -> list[Tensor]:
-    """Return (B, 3, H, W) at 1/2, 1/4 and 1/8; zeros beyond the border count in the means."""
-    levels = []
-    for _ in range(_SCALES):
-        x = F.avg_pool2d(x, 3, 2, 1)
-        levels.append(x)
-    return levels
 
 
 class Decoder(nn.Module):

@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from depth_node.networks.blocks import doubled
+from depth_node.networks.blocks import image_pyramid
 from depth_node.networks.folding import folded_batch_norm
+from depth_node.networks.half import KeepsFloat32
 from depth_node.networks.rewrites import Choices
 from depth_node.networks.rewrites import DoublingConv
 from depth_node.networks.rewrites import gelu_in_place
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from depth_node.networks.lite_mono import LiteMono
 
 _NORMALIZE_EPS = 1e-12
-# a cosine does not see it, and sums over 20 000 pixels then fit float16; a power of two is exact
-_QUERY_KEY_GAIN = 2.0**-6
 
 
 class PlainMlp(nn.Module):
@@ -59,6 +59,16 @@ class PlainDilated(nn.Module):
         return x + self.mlp(self.depthwise(x))
 
 
+class ChannelCosines(KeepsFloat32):
+    """Cosines between the channels of queries and keys: sums over all pixels."""
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """Map twice (heads, C / heads, N) to (heads, C / heads, C / heads)."""
+        rows = query.norm(dim=-1, keepdim=True).clamp_min(_NORMALIZE_EPS)
+        columns = key.norm(dim=-1).clamp_min(_NORMALIZE_EPS)[:, None, :]
+        return (query @ key.transpose(-2, -1)) / rows / columns
+
+
 class PlainAttention(nn.Module):
     """Cross-covariance attention whose projection acts on the small matrix, not on the pixels.
 
@@ -73,9 +83,8 @@ class PlainAttention(nn.Module):
         super().__init__()
         channels = gain.numel()
         self.heads = attention.temperature.shape[0]
-        scale = torch.ones(3 * channels).to(gain)
-        scale[: 2 * channels] = _QUERY_KEY_GAIN
-        self.qkv = pointwise(attention.qkv, norm=norm, gain=scale)
+        self.qkv = pointwise(attention.qkv, norm=norm)
+        self.cosines = ChannelCosines()
         projection = pointwise(attention.proj, gain=gain)
         self.projection = nn.Parameter(_by_head(projection.weight, self.heads))
         self.bias = nn.Parameter(projection.bias.reshape(1, channels, 1, 1).clone())
@@ -87,20 +96,13 @@ class PlainAttention(nn.Module):
         per_head = channels // self.heads
         stacked = self.qkv(x).reshape(3 * self.heads, per_head, height * width)
         query, key, value = stacked.split(self.heads)
-        weights = torch.softmax(self._cosines(query, key) * self.temperature, dim=-1)
+        weights = torch.softmax(self.cosines(query, key) * self.temperature, dim=-1)
         mixing = (self.projection @ weights).permute(1, 0, 2).reshape(channels, channels)
         mixed = mixing @ value.reshape(channels, height * width)
         return mixed.reshape(1, channels, height, width) + self.bias
 
-    def _cosines(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return (heads, C / heads, C / heads) from (heads, C / heads, N)."""
-        smallest = max(_NORMALIZE_EPS * _QUERY_KEY_GAIN, torch.finfo(query.dtype).tiny)
-        rows = query.norm(dim=-1, keepdim=True).clamp_min(smallest)
-        columns = key.norm(dim=-1).clamp_min(smallest)[:, None, :]
-        return (query @ key.transpose(-2, -1)) / rows / columns
 
-
-class GramAttention(nn.Module):
+class GramAttention(KeepsFloat32):
     """Cross-covariance attention that sees the pixels only through their Gram matrix.
 
     With the normalised tokens x as columns, each with a 1 appended, the queries are W x and the
@@ -109,7 +111,8 @@ class GramAttention(nn.Module):
     shift on the tokens, so that queries, keys and values never exist.
 
     The tokens come divided by about the root of their number, and the weights of every query and
-    key have the length 1, which no cosine sees: no sum can leave the range of float16.
+    key have the length 1, which no cosine sees: all numbers are of the order of 1, and even in
+    float16 no sum could leave its range.
 
     :param attention: trained attention.
     :param norm: layer normalisation before it.
@@ -179,9 +182,8 @@ class PlainAttentionBlock(nn.Module):
 
     def __init__(self, block: AttentionBlock, height: int, width: int) -> None:
         super().__init__()
-        encoding = (None, None) if block.pos_embd is None else block.pos_embd.axes(height, width)
-        self.register_buffer('encoding_of_rows', encoding[0])
-        self.register_buffer('encoding_of_columns', encoding[1])
+        encoding = None if block.pos_embd is None else block.pos_embd(height, width)
+        self.register_buffer('encoding', encoding)
         self.attention = self._attention_of(block, height * width)
         expand = pointwise(block.pwconv1, norm=block.norm)
         self.mlp = PlainMlp(expand, pointwise(block.pwconv2, gain=block.gamma))
@@ -198,9 +200,7 @@ class PlainAttentionBlock(nn.Module):
         return x + self.mlp(self._normalized(tokens))
 
     def _encoded(self, x: Tensor) -> Tensor:
-        if self.encoding_of_rows is None:
-            return x
-        return x + (self.encoding_of_rows + self.encoding_of_columns)
+        return x if self.encoding is None else x + self.encoding
 
     def _normalized(self, x: Tensor) -> Tensor:
         channels_last = x.permute(0, 2, 3, 1)
@@ -268,9 +268,9 @@ class PlainLiteMono(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (1, 3, H, W), normalised, to (1, 1, H, W) in (0, 1)."""
         parts, features = [self.stem(image)], []
-        for entrance, stage in zip(self.entrances, self.stages, strict=True):
-            image = F.avg_pool2d(image, 3, 2, 1)
-            ahead = entrance(*parts, image)
+        pyramid = image_pyramid(image, len(self.stages))
+        for entrance, stage, level in zip(self.entrances, self.stages, pyramid, strict=True):
+            ahead = entrance(*parts, level)
             features.append(stage(ahead))
             parts = [ahead, features[-1]]
         return self.decoder(features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from depth_node.engines.memory import let_go_of_files_at
 from depth_node.engines.parity import SMALLEST_CONTRAST
 from depth_node.engines.parity import TOLERANCES
 from depth_node.engines.parity import Disagreement
+from depth_node.engines.parity import Golden
 from depth_node.engines.parity import contrast_of
 from depth_node.engines.selection import ON_CPU
 from depth_node.engines.selection import open_engine
@@ -30,6 +32,9 @@ from depth_node.model_folder import ModelFolder
 from depth_node.networks import registry
 from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.export import export_onnx
+from depth_node.networks.half_graph import HalfGraph
+from depth_node.networks.half_graph import half_graph
+from depth_node.networks.half_graph import in_half
 from depth_node.networks.model_weights import network_of
 from depth_node.networks.model_weights import rounded
 from depth_node.networks.model_weights import save_weights
@@ -78,13 +83,14 @@ def make_model(
     # what was measured of an int8 graph belonged to the graphs that are replaced
     metrics = {name: value for name, value in card.metrics.items() if name != 'int8'}
     full_card = replace(card, inputs=inputs, storage=storage, metrics=metrics, files={})
+    halves: list[HalfGraph] = []
 
     def fill(folder: Path) -> None:
-        _fill(folder, network, full_card)
+        halves.extend(_fill(folder, network, full_card))
 
     def inspect(folder: ModelFolder) -> ModelCard:
         _let_go(network)
-        return _with_parity(folder)
+        return _with_parity(folder, halves)
 
     return model_folder.write(out, full_card, fill, inspect=inspect, overwrite=overwrite)
 
@@ -103,8 +109,8 @@ def remake(folder: ModelFolder) -> ModelFolder:
     return make_model(network, card, folder.path, sizes, storage=card.storage, overwrite=True)
 
 
-def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
-    """Write every file of a model but its card."""
+def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> Iterator[HalfGraph]:
+    """Write every file of a model but its card; yield what came of float16 at each size."""
     stored = rounded(network, card.storage)
     if card.storage != 'f32':
         _let_go(network)
@@ -122,7 +128,10 @@ def _fill(folder: Path, network: DepthNetwork, card: ModelCard) -> None:
             storage=card.storage,
         )
         written.extend(path.name for path in files if path != graph)
-        _save_golden(stored, card, size, folder / size.golden)
+        golden = _save_golden(stored, card, size, folder / size.golden)
+        half = half_graph(stored, size, folder, golden, written, card.storage)
+        written.extend(half.weights)
+        yield half
 
 
 def _let_go(network: DepthNetwork) -> None:
@@ -169,11 +178,12 @@ def _check_normalization(card: ModelCard) -> None:
         )
 
 
-def _save_golden(network: DepthNetwork, card: ModelCard, size: InputSpec, path: Path) -> None:
-    """Write a picture and what the trained network makes of it."""
+def _save_golden(network: DepthNetwork, card: ModelCard, size: InputSpec, path: Path) -> Golden:
+    """Write a picture and what the trained network makes of it; return both for the engines."""
     picture = golden_image(size.height, size.width)
+    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255.0
     with torch.inference_mode():
-        outputs = network(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255.0)
+        outputs = network(image)
     full_size = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
     output: NDArray[np.float32] = full_size[0, 0].contiguous().numpy()
     if not np.isfinite(output).all() or contrast_of(output) < SMALLEST_CONTRAST:
@@ -183,13 +193,20 @@ def _save_golden(network: DepthNetwork, card: ModelCard, size: InputSpec, path: 
             'the output of a trained network',
         )
     save_file({'image': picture, 'output': output}, path)
+    return Golden(network.normalized(image).contiguous().numpy(), output)
 
 
-def _with_parity(folder: ModelFolder) -> ModelCard:
+def _with_parity(folder: ModelFolder, halves: Sequence[HalfGraph]) -> ModelCard:
     """Run every installed engine and return the card with the errors that were measured."""
     card = folder.card
-    parity = {f'{size.width}x{size.height}': _parity(folder, size) for size in card.inputs}
-    return replace(card, metrics={**card.metrics, 'parity': parity})
+    inputs = tuple(
+        replace(size, graph_f16=half.name) for size, half in zip(card.inputs, halves, strict=True)
+    )
+    parity = {
+        f'{size.width}x{size.height}': {**_parity(folder, size), **in_half(folder, size, half)}
+        for size, half in zip(inputs, halves, strict=True)
+    }
+    return replace(card, inputs=inputs, metrics={**card.metrics, 'parity': parity})
 
 
 def _parity(folder: ModelFolder, size: InputSpec) -> dict[str, float | str | None]:

@@ -20,11 +20,12 @@ from depth_node.errors import ModelError
 from depth_node.networks.folding import EXACT
 from depth_node.networks.folding import convolution
 from depth_node.networks.folding import folded
+from depth_node.networks.half import KeepsFloat32
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Rewrites that CPU engines gain from; without them there are fewer operations to launch."""
+    """Rewrites of which it depends on the engine whether they gain; see the constants below."""
 
     split_concat: bool = True
     """Add convolutions of the parts, instead of convolving their concatenation."""
@@ -32,6 +33,15 @@ class Choices:
     """Double the single-channel logits by a convolution and a depth-to-space."""
     gram_attention: bool = True
     """Let attention between channels see the pixels through their Gram matrix alone."""
+
+
+CPU_GRAPH = Choices()
+"""For engines that read the float32 graph on a CPU."""
+EAGER_CPU = Choices()
+"""For PyTorch on a CPU."""
+GPU = Choices(split_concat=False, resize_by_convolution=False, gram_attention=False)
+"""For engines on a GPU, where at batch 1 every operation costs a launch: the fewest operations, as
+counted, not timed (no GPU was at hand)."""
 
 
 class Linearizable(Protocol):
@@ -42,13 +52,7 @@ class Linearizable(Protocol):
 
 
 def linearized(
-    network: nn.Module,
-    height: int,
-    width: int,
-    *,
-    split_concat: bool = True,
-    resize_by_convolution: bool = True,
-    gram_attention: bool = True,
+    network: nn.Module, height: int, width: int, choices: Choices = CPU_GRAPH
 ) -> nn.Module:
     """Make a plain module for inference at batch 1 out of a trained network.
 
@@ -59,9 +63,7 @@ def linearized(
     :param network: trained network from the registry; it is not changed.
     :param height: rows of the input, pixels.
     :param width: columns of the input, pixels.
-    :param split_concat: see :class:`Choices`.
-    :param resize_by_convolution: see :class:`Choices`.
-    :param gram_attention: see :class:`Choices`.
+    :param choices: those of the engine that is to run it.
     :returns: module from the image (1, 3, H, W), already normalised with the mean and std of the
         network's variant, to its full-size output (1, 1, H, W); no gradients.  A network that has
         no faster form is run as it was trained, and shares its weights, but for the convolutions
@@ -70,7 +72,6 @@ def linearized(
     """
     if not hasattr(network, 'linearized'):
         raise ModelError('rewrites', f'a {type(network).__name__}', 'a network of the registry')
-    choices = Choices(split_concat, resize_by_convolution, gram_attention)
     with torch.no_grad():
         plain = cast(Linearizable, network).linearized(height, width, choices)
         return folded(plain.eval()).requires_grad_(False)
@@ -79,20 +80,46 @@ def linearized(
 def pointwise(
     linear: nn.Linear, *, norm: nn.LayerNorm | None = None, gain: Tensor | None = None
 ) -> nn.Conv2d:
-    """Return the 1x1 convolution that does what a linear layer does, without any permutation.
+    """Return the 1x1 convolution that does what a linear layer and its neighbours do.
 
-    :param norm: layer normalisation before the layer, whose affine part (g, h) is taken in:
-        W' = W diag(g), b' = b + W h; what stays outside is the normalisation alone.
-    :param gain: (C_out,) factors on the result, such as a layer scale.
+    :param norm: layer normalisation before the layer, see :func:`with_affine`.
+    :param gain: (C_out,) factors on the result, see :func:`with_gain`.
+    """
+    made = linear if norm is None else with_affine(linear, norm)
+    return as_convolution(made if gain is None else with_gain(made, gain), linear.weight.dtype)
+
+
+def as_convolution(linear: nn.Linear, dtype: torch.dtype) -> nn.Conv2d:
+    """Return the 1x1 convolution that is a linear layer on (B, C, H, W), without permutations."""
+    like = nn.Conv2d(linear.in_features, linear.out_features, 1)
+    like.to(linear.weight.device, dtype)
+    return convolution(like, linear.weight[:, :, None, None], linear.bias)
+
+
+def with_affine(linear: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
+    """Return a linear layer in float64 that takes in the affine part of a normalisation before it.
+
+    With the factors g and summands h of the normalisation, W' = W diag(g) and b' = b + W h; what
+    stays outside is the normalisation alone.
     """
     weight, bias = linear.weight.to(EXACT), linear.bias.to(EXACT)
-    if norm is not None:
-        bias = bias + weight @ norm.bias.to(EXACT)
-        weight = weight * norm.weight.to(EXACT)
-    if gain is not None:
-        weight, bias = weight * gain.to(EXACT)[:, None], bias * gain.to(EXACT)
-    like = nn.Conv2d(linear.in_features, linear.out_features, 1).to(linear.weight)
-    return convolution(like, weight[:, :, None, None], bias)
+    return _linear(weight * norm.weight.to(EXACT), bias + weight @ norm.bias.to(EXACT))
+
+
+def with_gain(linear: nn.Linear, gain: Tensor) -> nn.Linear:
+    """Return a linear layer in float64 that takes in factors on its result, (C_out,).
+
+    Such as a layer scale.
+    """
+    factors = gain.to(EXACT)
+    return _linear(linear.weight.to(EXACT) * factors[:, None], linear.bias.to(EXACT) * factors)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    rows, columns = weight.shape
+    made = nn.utils.skip_init(nn.Linear, columns, rows, device=weight.device, dtype=EXACT)
+    made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return made
 
 
 def over_parts(
@@ -161,12 +188,14 @@ def _mirrored(x: Tensor) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode='reflect')
 
 
-class DoublingConv(nn.Module):
+class DoublingConv(KeepsFloat32):
     """Bilinear doubling of one channel as a convolution and a depth-to-space.
 
     Along an axis the even results are (1/4, 3/4, 0) and the odd ones (0, 3/4, 1/4) times the
     neighbours, edges repeated; the plane has the products of both.
     """
+
+    returns_float32 = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -47,6 +47,7 @@ from depth_node.networks.depth_network import DepthNetwork
 from depth_node.networks.efficientnet import EFFICIENTNET_B5
 from depth_node.networks.efficientnet import EFFICIENTNET_B5_WITH_HEAD
 from depth_node.networks.efficientnet import EfficientNet
+from depth_node.networks.half import KeepsFloat32
 from depth_node.networks.registry import register
 from depth_node.networks.resnet import RESNET_50
 from depth_node.networks.resnet import ResNet
@@ -115,12 +116,14 @@ class EncoderLayer(nn.Module):
         return self.norm2(tokens + self.dropout(self.linear2(inner)))
 
 
-class SelfQueryLayer(nn.Module):
+class SelfQueryLayer(KeepsFloat32):
     """Features to depth: queries from the features tell the bins and each pixel's share of them.
 
     With S a convolution of the features, the energy map of a query is its scalar product with
     every pixel of S; the query's summary is the mean of S, weighted by the softmax of the map.
     """
+
+    returns_float32 = True
 
     def __init__(self, layout: HeadLayout) -> None:
         super().__init__()
