@@ -263,19 +263,20 @@ def test_patches_that_are_not_whole_are_left_out():
 
 
 def test_summaries_are_means_weighted_by_the_softmax_over_pixels():
-    queries, pixels = torch.randn(2, 6, 8), torch.randn(2, 8, 35)
+    queries, pixels = torch.randn(2, 6, 8), torch.randn(2, 35, 8)
     weights = energy_maps(queries, pixels).softmax(2)
-    expected = torch.einsum('bqn,ben->bqe', weights, pixels)
+    expected = torch.einsum('bqn,bne->bqe', weights, pixels)
     assert torch.allclose(summaries(queries, pixels), expected, atol=1e-5)
 
 
 def test_probabilities_are_those_of_the_convolved_energy_maps():
     head = SelfQueryLayer(SMALL_HEAD).eval()
-    queries, pixels = torch.randn(2, 6, 8), torch.randn(2, 8, 35)
+    queries, pixels = torch.randn(2, 6, 8), torch.randn(2, 35, 8)
     with torch.no_grad():
         maps = energy_maps(queries, pixels).unflatten(2, (5, 7))
         expected = head.to_bins(maps).softmax(1).flatten(2)
-        assert torch.allclose(head.probabilities(queries, pixels), expected, atol=1e-6)
+        given = head.probabilities(queries, pixels).mT.unflatten(2, (5, 7))
+        assert torch.allclose(given, expected.unflatten(2, (5, 7)), atol=1e-6)
 
 
 def test_bins_fill_the_range_and_negative_logits_give_the_smallest():
