@@ -59,7 +59,9 @@ class Wish:
         return selection.precision_for(name, self.size, self.precision)
 
     def opened(self, engine: str, plan: FramePlan | None = None) -> tuple[Engine, tuple[str, ...]]:
-        """Open and warm up the first of some engines that agrees, in this process.
+        """Open the first of some engines that agrees, in this process.
+
+        It is warm then: its first image was the golden one.
 
         :param plan: of the frames to come, where it is known.
         """
@@ -71,7 +73,6 @@ class Wish:
             threads=self.threads,
         )
         try:
-            opened.warm_up()
             if plan is not None:
                 rehearse(opened, plan)
         except DepthNodeError:
