@@ -108,7 +108,7 @@ def _on_cpu(folder: ModelFolder, size: InputSpec) -> float | str:
     golden = read_golden(folder, size)
     largest = TOLERANCES['f16', folder.card.storage]
     reasons: list[EngineError | MissingPackage] = []
-    for kind in (OpenVinoEngine, OnnxRuntimeEngine):
+    for kind in (OnnxRuntimeEngine, OpenVinoEngine):
         try:
             error = _error(kind(folder, size, precision='f32', threads=0), golden)
             if error <= largest:
