@@ -35,6 +35,7 @@ from depth_node.engines import NotFinite
 from depth_node.engines import WholeFrame
 from depth_node.engines import upgrade
 from depth_node.errors import ImageRejected
+from depth_node.flying_pixels import forget_flying
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
@@ -165,6 +166,7 @@ class Pipeline:
             values[...] = inverse
         if not self._relative:
             _invert_in_place(inside, plan.scale_m * wanted.scale, inverse, wanted)
+            forget_flying(inside, inverse, wanted.edge_step)
         if view.rectifier:
             _forget_unseen(values, view.rectifier.valid, plan.fit, wanted)
         clock.stage('depth')
@@ -184,7 +186,7 @@ class Pipeline:
         made = engine.frame(
             rgb,
             FramePlan(view, plan.fit, wanted.full_size, settings.points),
-            FrameLimits(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m),
+            FrameLimits(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
         )
         self._check_known(made.known_share)
         return made

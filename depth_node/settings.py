@@ -173,6 +173,13 @@ class DepthSettings:
         low=0.001,
         high=1_000.0,
     )
+    edge_step: float = _parameter(
+        0.2,
+        'Where depth changes by more than this share within three pixels of the network, it '
+        'becomes NaN: there it hangs in the air between two surfaces; 0 keeps all.',
+        low=0.0,
+        high=10.0,
+    )
     full_size: bool = _parameter(
         True,
         'Publish depth at the size of the image (true) or at the size of the network (false).',

@@ -70,6 +70,11 @@ def card(kind: str = 'disparity') -> ModelCard:
     )
 
 
+def plain(values: dict[str, Any]) -> Settings:
+    """Return settings that keep the pixels about edges, of which random output has no others."""
+    return settings_from({'depth.edge_step': 0.0, **values})
+
+
 def output_of(kind: str, seed: int = 0) -> np.ndarray:
     """Return what a network could say, with steps, and with what is no number."""
     rng = np.random.default_rng(seed)
@@ -157,10 +162,12 @@ def both(
     view: camera.CameraView,
     settings: Settings,
     seed: int = 0,
+    output: np.ndarray | None = None,
 ) -> tuple[Any, Any]:
     """Return the frame of the pipeline and that of the whole-frame engine."""
     frames = []
-    for engine in (ToldEngine(output_of(kind, seed)), FrameEngine(output_of(kind, seed))):
+    output = output_of(kind, seed) if output is None else output
+    for engine in (ToldEngine(output.copy()), FrameEngine(output.copy())):
         pipeline = pipeline_of(engine, kind, monkeypatch)
         frames.append(copied(pipeline.process(image_of(view.model), view, settings)))
     return frames[0], frames[1]
@@ -203,9 +210,7 @@ def same_cloud(frame: DepthFrame, settings: Settings) -> None:
 def test_depth_and_cloud_are_those_of_the_processor(
     monkeypatch: pytest.MonkeyPatch, kind: str, name: str, full_size: bool
 ) -> None:
-    settings = settings_from(
-        {'depth.full_size': full_size, 'depth.min_m': 0.4, 'depth.max_m': 20.0}
-    )
+    settings = plain({'depth.full_size': full_size, 'depth.min_m': 0.4, 'depth.max_m': 20.0})
     wanted, got = both(monkeypatch, kind, camera.CameraView(CAMERAS[name], None), settings)
     assert isinstance(got, DepthFrame) and got.camera == wanted.camera
     assert (np.isposinf(wanted.depth_m).any(), np.isnan(wanted.depth_m).any()) == (True, True)
@@ -217,10 +222,29 @@ def test_depth_and_cloud_are_those_of_the_processor(
 
 @pytest.mark.parametrize('full_size', [True, False])
 @pytest.mark.parametrize('name', CAMERAS)
+def test_pixels_between_surfaces_are_forgotten_as_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch, name: str, full_size: bool
+) -> None:
+    output = np.full((96, 128), 0.02, np.float32)
+    output[20:60, 30:90] = 0.05
+    output[50:, 100:] = np.linspace(0.05, 0.2, 46, dtype=np.float32)[:, None]
+    output[5, 5] = np.nan
+    settings = settings_from({'depth.full_size': full_size})
+    view = camera.CameraView(CAMERAS[name], None)
+    wanted, got = both(monkeypatch, 'disparity', view, settings, output=output)
+    unknown = [np.isnan(frame.depth_m) for frame in (wanted, got)]
+    assert (unknown[0] != unknown[1]).mean() < 1e-3
+    known = ~unknown[0] & ~unknown[1]
+    assert 0.01 < unknown[0].mean() < 0.9
+    np.testing.assert_allclose(got.depth_m[known], wanted.depth_m[known], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('full_size', [True, False])
+@pytest.mark.parametrize('name', CAMERAS)
 def test_relative_inverse_depth_is_that_of_the_processor(
     monkeypatch: pytest.MonkeyPatch, name: str, full_size: bool
 ) -> None:
-    settings = settings_from({'depth.full_size': full_size})
+    settings = plain({'depth.full_size': full_size})
     view = camera.CameraView(CAMERAS[name], None)
     wanted, got = both(monkeypatch, 'relative', view, settings)
     assert isinstance(got, RelativeFrame)
@@ -236,7 +260,7 @@ def test_what_rectification_could_not_see_is_unknown(
     fields = CameraFields(640, 480, 'plumb_bob', (0.2, 0.05, 0.0, 0.0, 0.0), k)
     view = camera.view_of(fields, 640, 480, rectify=True, rectified_input=False)
     assert view.rectifier is not None and not view.rectifier.valid.all()
-    settings = settings_from({'depth.full_size': full_size})
+    settings = plain({'depth.full_size': full_size})
     wanted, got = both(monkeypatch, 'disparity', view, settings)
     assert np.isnan(wanted.depth_m).mean() > 0.02
     same_depth(got.depth_m, wanted.depth_m, settings)
@@ -247,7 +271,7 @@ def test_what_rectification_could_not_see_is_unknown(
 def test_clouds_of_every_kind_that_is_offered(
     monkeypatch: pytest.MonkeyPatch, color: bool, stride: int
 ) -> None:
-    settings = settings_from({'points.color': color, 'points.stride': stride})
+    settings = plain({'points.color': color, 'points.stride': stride})
     _, got = both(monkeypatch, 'disparity', camera.CameraView(ODD, None), settings)
     same_cloud(got, settings)
 
@@ -257,9 +281,9 @@ def test_other_clouds_are_left_to_the_packer(
     monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
     view = camera.CameraView(ODD, None)
-    wanted, got = both(monkeypatch, 'disparity', view, settings_from(other))
+    wanted, got = both(monkeypatch, 'disparity', view, plain(other))
     assert got.cloud is None
-    same_depth(got.depth_m, wanted.depth_m, settings_from(other))
+    same_depth(got.depth_m, wanted.depth_m, plain(other))
 
 
 def test_a_dense_cloud_is_called_dense(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +291,7 @@ def test_a_dense_cloud_is_called_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = pipeline_of(engine, 'disparity', monkeypatch)
     view = camera.CameraView(VGA, None)
     for max_m, dense in ((100.0, True), (0.4, False), (100.0, True)):
-        settings = settings_from({'depth.max_m': max_m})
+        settings = plain({'depth.max_m': max_m})
         frame = pipeline.process(image_of(VGA), view, settings)
         assert isinstance(frame, DepthFrame) and frame.cloud is not None
         assert frame.cloud.is_dense is dense
@@ -278,15 +302,13 @@ def test_limits_and_scale_change_without_a_new_plan(monkeypatch: pytest.MonkeyPa
     ours, theirs = (pipeline_of(each, 'disparity', monkeypatch) for each in (engine, other))
     view = camera.CameraView(VGA, None)
     for scale, min_m, max_m in ((1.0, 0.1, 80.0), (2.5, 0.0, 9.0), (0.3, 0.02, 0.4)):
-        settings = settings_from(
-            {'depth.scale': scale, 'depth.min_m': min_m, 'depth.max_m': max_m}
-        )
+        settings = plain({'depth.scale': scale, 'depth.min_m': min_m, 'depth.max_m': max_m})
         got, wanted = (each.process(image_of(VGA), view, settings) for each in (ours, theirs))
         assert isinstance(got, DepthFrame) and isinstance(wanted, DepthFrame)
         same_depth(got.depth_m, wanted.depth_m, settings)
     assert len(engine.frames) == 1
     for changed in ({'depth.full_size': False}, {'points.stride': 2}):
-        ours.process(image_of(VGA), view, settings_from(changed))
+        ours.process(image_of(VGA), view, plain(changed))
     assert len(engine.frames) == 3
 
 

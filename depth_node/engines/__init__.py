@@ -101,6 +101,8 @@ class FrameLimits:
     """Nearer becomes NaN, metres."""
     max_m: float
     """Farther becomes +Inf, metres."""
+    edge_step: float
+    """See :func:`depth_node.flying_pixels.flying`; 0 keeps all."""
 
 
 @dataclass(frozen=True, eq=False)

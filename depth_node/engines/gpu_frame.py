@@ -37,6 +37,8 @@ from depth_node.settings import PointsSettings
 _HEAD_BYTES = 16
 _FIGURES = 2
 _NAN = float('nan')
+# where an enlarged mask ends, as in depth_node.flying_pixels
+_INSIDE = 0.47
 
 
 class HostMemory(Protocol):
@@ -105,7 +107,9 @@ class GpuFrame(nn.Module):
         """
         ends = self._on_host
         nearest = limits.scale_m / max(limits.min_m, 1e-9)
-        ends.limits[:3] = (limits.scale_m, limits.scale_m / limits.max_m, nearest)
+        # a step of 0 keeps all
+        most = 1.0 + limits.edge_step if limits.edge_step > 0.0 else np.inf
+        ends.limits[:4] = (limits.scale_m, limits.scale_m / limits.max_m, nearest, most)
         np.copyto(ends.image, rgb)
 
     def enqueue(self) -> None:
@@ -237,7 +241,7 @@ class _Depth(nn.Module):
 
         :param output: (h, w) float32 of the network.
         :param limits: metres times inverse depth, then the inverse depths that are the farthest
-            and the nearest that is wanted.
+            and the nearest that is wanted, then the ratio of depths above which there is an edge.
         :param figures: the first becomes the number of known pixels of the output.
         :param values: (H, W) float32, NaN where nothing is ever written.
         """
@@ -247,10 +251,11 @@ class _Depth(nn.Module):
         if self.relative:
             inside.copy_(enlarged)
         else:
-            scale_m, farthest, nearest = limits[:3].unbind()
+            scale_m, farthest, nearest, step = limits[:4].unbind()
             torch.div(scale_m, enlarged, out=inside)
             inside.masked_fill_(enlarged < farthest, float('inf'))
             inside.masked_fill_(enlarged > nearest, _NAN)
+            inside.masked_fill_(self.enlarge(_flying(inverse, step)) >= _INSIDE, _NAN)
         if self.unseen is not None:
             values.masked_fill_(self.unseen, _NAN)
 
@@ -264,6 +269,18 @@ class _Depth(nn.Module):
         else:
             inverse = output
         return torch.nan_to_num(inverse, nan=_NAN, posinf=_NAN, neginf=_NAN)
+
+
+def _flying(inverse: Tensor, step: Tensor) -> Tensor:
+    """Return 1 where depth may lie between two surfaces, else 0; see depth_node.flying_pixels.
+
+    :param step: ratio of the largest to the smallest depth within 3x3 pixels.
+    """
+    known = torch.nan_to_num(inverse).clamp_min_(0.0)
+    nearest, negated = nn.functional.max_pool2d(
+        torch.stack((known, -known))[None], 3, stride=1, padding=1
+    )[0].unbind()
+    return (nearest > -negated * step).to(torch.float32)
 
 
 class _Cloud(nn.Module):
