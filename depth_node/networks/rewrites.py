@@ -39,7 +39,7 @@ CPU_GRAPH = Choices()
 """For engines that read the float32 graph on a CPU: without the first, OpenVINO takes 22 percent
 longer, without the second 2, without the third 11 (Lite-Mono at 640x192, one thread)."""
 EAGER_CPU = Choices()
-"""For PyTorch on a CPU: the third saves 2 to 9 percent, the others change nothing."""
+"""For PyTorch on a CPU: the third saves 1 to 8 percent, the others stay within the noise."""
 GPU = Choices(split_concat=False, resize_by_convolution=False, gram_attention=False)
 """For engines on a GPU, where at batch 1 every operation costs a launch: the fewest operations, as
 counted (190 instead of 227, and 310 before the rewrites), not timed, because no GPU was at hand.

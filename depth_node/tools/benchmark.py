@@ -269,7 +269,13 @@ def _rewriting(options: argparse.Namespace) -> int:
     for variant in options.variants:
         with _bar() as note:
             rows += rewriting.measure(
-                variant, height, width, options.rounds, options.calls, partial(note, variant)
+                variant,
+                height,
+                width,
+                options.rounds,
+                options.calls,
+                partial(note, variant),
+                graphs=rewriting.ABLATION,
             )
     result.write_result(
         options.out / 'rewriting.json',
@@ -279,11 +285,11 @@ def _rewriting(options: argparse.Namespace) -> int:
         rows,
     )
     print(
-        f'{"variant":8} {"engine":12} {"graph":10} {"min ms":>8} {"median":>8} {"x min":>6} error'
+        f'{"variant":8} {"engine":12} {"graph":29} {"min ms":>8} {"median":>8} {"x min":>6} error'
     )
     for row in rows:
         print(
-            f'{row.variant:8} {row.engine:12} {row.graph:10} {row.time.min_ms:8.2f} '
+            f'{row.variant:8} {row.engine:12} {row.graph:29} {row.time.min_ms:8.2f} '
             f'{row.time.median_ms:8.2f} {row.speed_up_min:6.2f} {row.error:.1e}'
         )
     return 0
