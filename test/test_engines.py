@@ -281,13 +281,13 @@ def test_bf16_is_refused_where_the_processor_lacks_it(
     monkeypatch.setattr(openvino, 'Core', OlderCore)
     with pytest.raises(EngineError, match='bfloat16'):
         opened(model, 'openvino', 'bf16')
-    with pytest.raises(EngineError, match='bf16 needs openvino'):
+    with pytest.raises(EngineError, match='bf16 and int8 need openvino'):
         opened(model, 'auto', 'bf16')
 
 
 @pytest.mark.parametrize('name', ['onnxruntime', 'torch'])
 def test_other_engines_refuse_bf16(model: ModelFolder, name: str) -> None:
-    with pytest.raises(EngineError, match='bf16 needs openvino'):
+    with pytest.raises(EngineError, match='bf16 and int8 need openvino'):
         opened(model, name, 'bf16')
 
 

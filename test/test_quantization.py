@@ -519,9 +519,9 @@ def test_list_and_show_tell_the_precisions(
 ) -> None:
     monkeypatch.setenv('DEPTH_NODE_MODELS', str(small.path.parent))
     assert models.main(['list']) == 0
-    assert 'f32 int8' in capsys.readouterr().out
+    assert 'f32 f16 int8' in capsys.readouterr().out
     assert models.main(['show', 'small']) == 0
-    assert 'Precisions: f32 int8' in capsys.readouterr().out
+    assert 'Precisions: f32 f16 int8' in capsys.readouterr().out
 
 
 def test_graphs_made_again_leave_int8_behind_and_the_user_is_told(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from depth_node.camera import CameraView
 from depth_node.camera import Fit
 from depth_node.errors import EngineError
+from depth_node.errors import quoted
 from depth_node.frames import PackedCloud
 from depth_node.settings import PointsSettings
 
@@ -151,6 +152,23 @@ def check_image(image: NDArray[np.float32], shape: tuple[int, int, int, int], wh
             f'engine {who}',
             f'{order} {image.dtype} of shape {image.shape}',
             f'C-contiguous float32 of shape {shape}',
+        )
+
+
+def check_precision(precision: str, offered: tuple[str, ...], who: str) -> None:
+    """Refuse a precision in which an engine does not compute.
+
+    :param precision: what was asked for.
+    :param offered: what there is.
+    :param who: name of the engine.
+    :raises EngineError: saying which engine has the others.
+    """
+    if precision not in offered:
+        raise EngineError(
+            f'engine {who}',
+            f'precision {quoted(precision)}',
+            ' or '.join(offered),
+            'bf16 and int8 need openvino, f16 a GPU; or set model.precision to auto.',
         )
 
 

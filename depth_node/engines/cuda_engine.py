@@ -23,6 +23,7 @@ from depth_node.engines import FramePlan
 from depth_node.engines import MadeFrame
 from depth_node.engines import OutOfMemory
 from depth_node.engines import check_image
+from depth_node.engines import check_precision
 from depth_node.engines import library_failure
 from depth_node.engines.cuda_driver import Gpu
 from depth_node.engines.cuda_driver import cuda
@@ -31,7 +32,6 @@ from depth_node.engines.cuda_graph import Stream
 from depth_node.engines.memory import let_go_of_files
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
-from depth_node.errors import quoted
 from depth_node.model_folder import WEIGHTS_NAME
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelFolder
@@ -73,10 +73,7 @@ class CudaEngine:
     def __init__(
         self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
     ) -> None:
-        if precision not in PRECISIONS:
-            raise EngineError(
-                _WHO, f'precision {quoted(precision)}', ' or '.join(PRECISIONS), 'bf16: openvino.'
-            )
+        check_precision(precision, PRECISIONS, NAME)
         self._driver = cuda()  # before torch, whose import takes a second and memory
         self._driver.use()
         self._torch = torch_with_cuda(self._driver.gpu)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from depth_node.engines import EngineInfo
 from depth_node.engines import check_image
+from depth_node.engines import check_precision
 from depth_node.engines import library_failure
 from depth_node.engines.graph_files import checked_graph
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
-from depth_node.errors import quoted
 from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelFolder
 
@@ -37,13 +37,7 @@ class OnnxRuntimeEngine:
     def __init__(
         self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
     ) -> None:
-        if precision != 'f32':
-            raise EngineError(
-                f'engine {_NAME}',
-                f'precision {quoted(precision)}',
-                'f32',
-                'bf16 and int8 need openvino.' if precision == 'int8' else 'bf16 needs openvino.',
-            )
+        check_precision(precision, ('f32',), _NAME)
         onnxruntime = _library()
         graph = checked_graph(folder, size)
         shape = (1, 3, size.height, size.width)

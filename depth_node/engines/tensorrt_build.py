@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from depth_node.engines import check_precision
 from depth_node.engines.cuda_driver import Gpu
 from depth_node.engines.engine_cache import DeviceKey
 from depth_node.engines.engine_cache import EngineCache
@@ -91,17 +92,6 @@ class PlanRequest:
     def loaded(self, store: EngineCache) -> Loaded:
         """Return the plan from the cache, or build it."""
         return store.get_or_build(self.key, lambda: _built(self, store))
-
-
-def check_precision(precision: str) -> None:
-    """Refuse a precision for which no graph is exported."""
-    if precision not in PRECISIONS:
-        raise EngineError(
-            WHO,
-            f'precision {quoted(precision)}',
-            ' or '.join(PRECISIONS),
-            'Set model.precision to auto.',
-        )
 
 
 @cache
@@ -206,7 +196,7 @@ def plan_request(
     :raises ModelError: when the model has no graph of this precision, or it names files that are
         not in the card.
     """
-    check_precision(precision)
+    check_precision(precision, PRECISIONS, NAME)
     # strongly typed networks compute in the types of the graph
     graph = checked_graph(folder, size, precision)
     major, minor = gpu.compute_capability

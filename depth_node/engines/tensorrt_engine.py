@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from depth_node.engines import EngineInfo
 from depth_node.engines import check_image
+from depth_node.engines import check_precision
 from depth_node.engines.cuda_driver import Cuda
 from depth_node.engines.cuda_driver import CudaError
 from depth_node.engines.cuda_driver import Gpu
@@ -23,10 +24,10 @@ from depth_node.engines.cuda_driver import cuda
 from depth_node.engines.engine_cache import EngineCache
 from depth_node.engines.engine_cache import Loaded
 from depth_node.engines.tensorrt_build import NAME
+from depth_node.engines.tensorrt_build import PRECISIONS
 from depth_node.engines.tensorrt_build import RTX
 from depth_node.engines.tensorrt_build import WHO
 from depth_node.engines.tensorrt_build import PlanRequest
-from depth_node.engines.tensorrt_build import check_precision
 from depth_node.engines.tensorrt_build import library_of
 from depth_node.engines.tensorrt_build import plan_request
 from depth_node.errors import EngineError
@@ -52,7 +53,7 @@ class TensorRtEngine:
     def __init__(
         self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
     ) -> None:
-        check_precision(precision)
+        check_precision(precision, PRECISIONS, NAME)
         self._library = library_of(NAME, RTX)
         self._cuda: Cuda = cuda()
         self._cuda.use()
@@ -88,7 +89,7 @@ class TensorRtEngine:
 
         :raises MissingPackage: as the class does, and so for the other errors.
         """
-        check_precision(precision)
+        check_precision(precision, PRECISIONS, NAME)
         wanted = plan_request(library_of(NAME, RTX), folder, size, precision, cuda().gpu, threads)
         plan, refused = EngineCache.of_user().load(wanted.key)
         return plan is not None, (refused,) if refused else ()
@@ -203,7 +204,7 @@ def build_only(
     :raises MissingPackage: when tensorrt_rtx is not installed.
     :raises EngineError: for a target that is not offered, or when the build fails.
     """
-    check_precision(precision)
+    check_precision(precision, PRECISIONS, NAME)
     library = library_of(RTX)
     if target not in targets():
         raise EngineError(WHO, f'target {quoted(target)}', f'one of {", ".join(targets())}')
