@@ -158,6 +158,8 @@ class Pipeline:
         output = self._engine.infer(self._input.array)
         clock.stage('network')
         inverse = self._inverse_depth(output)
+        if not self._relative:
+            forget_flying(inverse, wanted.edge_step)
         if wanted.full_size:
             values = self._full_size(inverse, plan, model)
             inside = values[_rows(plan.fit), _columns(plan.fit)]
@@ -166,7 +168,6 @@ class Pipeline:
             values[...] = inverse
         if not self._relative:
             _invert_in_place(inside, plan.scale_m * wanted.scale, inverse, wanted)
-            forget_flying(inside, inverse, wanted.edge_step)
         if view.rectifier:
             _forget_unseen(values, view.rectifier.valid, plan.fit, wanted)
         clock.stage('depth')
@@ -373,9 +374,8 @@ def _invert_in_place(
     :param limits: farther than ``max_m`` becomes +Inf, nearer than ``min_m`` NaN.
     """
     farthest, nearest = scale_m / limits.max_m, scale_m / max(limits.min_m, 1e-9)
-    lowest, highest = float(inverse.min()), float(inverse.max())
-    if np.isnan(lowest):  # rare, and nanmin takes four times as long
-        lowest, highest = float(np.nanmin(inverse)), float(np.nanmax(inverse))
+    # these pass NaN over; nanmin takes longer
+    lowest, highest = np.fmin.reduce(inverse.ravel()), np.fmax.reduce(inverse.ravel())
     if lowest < farthest:
         np.copyto(values, 0.0, where=values < farthest)
     if highest > nearest:

@@ -174,9 +174,9 @@ class DepthSettings:
         high=1_000.0,
     )
     edge_step: float = _parameter(
-        0.2,
-        'Where depth changes by more than this share within three pixels of the network, it '
-        'becomes NaN: there it hangs in the air between two surfaces; 0 keeps all.',
+        0.15,
+        'Depth that is farther than a neighbouring pixel of the network by more than this share '
+        'becomes NaN: about there it would hang in the air between two surfaces; 0 keeps all.',
         low=0.0,
         high=10.0,
     )

@@ -7,38 +7,47 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from depth_node.flying_pixels import flying
+from depth_node.flying_pixels import forget_flying
 from depth_node.world import samples
 
 Depth = NDArray[np.float32]
 
 
-def enlarged(inverse: Depth, factor: float = 2.5) -> tuple[Depth, NDArray[np.bool_]]:
-    """Return inverse depth as the pipeline enlarges it, and where it is flying."""
+def enlarged(inverse: Depth, factor: float = 2.5) -> Depth:
+    """Return inverse depth without flying pixels, enlarged as the pipeline does it."""
+    inverse = inverse.copy()
+    forget_flying(inverse, 0.15)
     size = (round(inverse.shape[1] * factor), round(inverse.shape[0] * factor))
-    large = cv2.resize(inverse, size, interpolation=cv2.INTER_LINEAR)
-    mask = flying(inverse, 0.2).astype(np.uint8)
-    return large, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0
+    return np.asarray(cv2.resize(inverse, size, interpolation=cv2.INTER_LINEAR))
+
+
+def forgotten(inverse: Depth) -> NDArray[np.bool_]:
+    """Tell which pixels of a network's output are forgotten."""
+    inverse = inverse.copy()
+    forget_flying(inverse, 0.15)
+    return np.isnan(inverse)
 
 
 @pytest.mark.parametrize('factor', [1.0, 2.5, 3.75])
 def test_between_a_box_and_the_wall_behind_it_nothing_is_left(factor: float) -> None:
     inverse = np.full((60, 80), 1 / 4.0, np.float32)
     inverse[20:41, 30:51] = 1 / 2.0
-    large, mask = enlarged(inverse, factor)
-    depth_m = 1.0 / large[~mask]
+    large = enlarged(inverse, factor)
+    depth_m = 1.0 / large[~np.isnan(large)]
     assert np.isclose(depth_m, 2.0, rtol=1e-5).any()
     assert (np.isclose(depth_m, 2.0, rtol=1e-5) | np.isclose(depth_m, 4.0, rtol=1e-5)).all()
 
 
 @pytest.mark.parametrize('blur_px', [0.5, 0.8])
-def test_a_blurred_edge_is_lost_and_no_more_than_four_pixels_about_it(blur_px: float) -> None:
+def test_of_a_blurred_edge_the_far_side_goes_and_no_more_than_two_pixels_of_it(
+    blur_px: float,
+) -> None:
     inverse = np.full((40, 60), 1 / 5.0, np.float32)
     inverse[:, 30:] = 1 / 2.0
-    mask = flying(cv2.GaussianBlur(inverse, (0, 0), blur_px), 0.2)
-    assert mask[:, 29:31].all()
-    assert not mask[:, :25].any()
-    assert not mask[:, 35:].any()
+    mask = forgotten(cv2.GaussianBlur(inverse, (0, 0), blur_px))
+    assert mask[:, 29].all()
+    assert not mask[:, :27].any()
+    assert not mask[:, 32:].any()
 
 
 @pytest.mark.parametrize('slope', [0.0, 1.0, 4.0])
@@ -46,24 +55,32 @@ def test_a_wall_at_an_angle_stays_whole(slope: float) -> None:
     # z = 3 + slope * x, of a camera with a focal length of 200 px
     x = (np.arange(256, dtype=np.float32) - 127.5) / 200.0
     inverse = np.tile(np.maximum(1.0 - slope * x, 0.0) / 3.0, (40, 1)).astype(np.float32)
-    seen = inverse > 1 / 12.0
-    assert not (flying(inverse, 0.2) & seen).any()
+    seen = inverse > 1 / 18.0
+    assert not (forgotten(inverse) & seen).any()
 
 
 def test_a_floor_is_lost_near_the_horizon_alone() -> None:
     below = np.arange(-96, 96, dtype=np.float32)[:, None] + 0.5
     inverse = np.maximum(below, 0.0) / 200.0 * np.ones((1, 256), np.float32)
-    mask = flying(inverse, 0.2)
-    assert not mask[96 + 12 :].any()
+    assert not forgotten(inverse)[96 + 8 :].any()
 
 
 def test_sky_beside_a_roof_is_an_edge_and_sky_alone_is_not() -> None:
     inverse = np.zeros((20, 20), np.float32)
     inverse[12:] = 0.1
-    mask = flying(inverse, 0.2)
-    assert mask[11:13].all()
-    assert not mask[:10].any()
-    assert not mask[14:].any()
+    mask = forgotten(inverse)
+    assert mask[11].all()
+    assert not np.delete(mask, 11, axis=0).any()
+
+
+def test_unknown_pixels_stay_unknown_and_a_step_of_0_keeps_all() -> None:
+    inverse = np.ones((9, 9), np.float32)
+    inverse[4, 4] = np.nan
+    inverse[0, 0] = 0.5
+    kept = inverse.copy()
+    forget_flying(kept, 0.0)
+    assert np.array_equal(kept, inverse, equal_nan=True)
+    assert np.array_equal(np.argwhere(forgotten(inverse)), [[0, 0], [4, 4]])
 
 
 def test_on_exact_depth_flying_points_go_and_others_stay() -> None:
@@ -82,7 +99,8 @@ def _counted(true_m: Depth) -> NDArray[np.float64]:
     """Count flying points removed and in all, and other points lost and in all."""
     inverse = np.where(np.isfinite(true_m), 1.0 / true_m, 0.0).astype(np.float32)
     small = cv2.resize(inverse, (256, 192), interpolation=cv2.INTER_AREA)
-    large, mask = enlarged(small)
+    large = np.asarray(cv2.resize(small, (640, 480), interpolation=cv2.INTER_LINEAR))
+    mask = np.isnan(enlarged(small))
     seen = large > 1 / 80.0
     flies = np.zeros_like(seen)
     flies[seen] = _off_surface(np.where(seen, 1.0 / np.maximum(large, 1e-6), 0.0), true_m)[seen]

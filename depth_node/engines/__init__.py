@@ -103,7 +103,7 @@ class FrameLimits:
     max_m: float
     """Farther becomes +Inf, metres."""
     edge_step: float
-    """See :func:`depth_node.flying_pixels.flying`; 0 keeps all."""
+    """See :func:`depth_node.flying_pixels.forget_flying`; 0 keeps all."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,8 +37,6 @@ from depth_node.settings import PointsSettings
 _HEAD_BYTES = 16
 _FIGURES = 2
 _NAN = float('nan')
-# where an enlarged mask ends, as in depth_node.flying_pixels
-_INSIDE = 0.47
 
 
 class HostMemory(Protocol):
@@ -241,21 +239,21 @@ class _Depth(nn.Module):
 
         :param output: (h, w) float32 of the network.
         :param limits: metres times inverse depth, then the inverse depths that are the farthest
-            and the nearest that is wanted, then the ratio of depths above which there is an edge.
+            and the nearest that is wanted, then the ratio of neighbours that makes an edge.
         :param figures: the first becomes the number of known pixels of the output.
         :param values: (H, W) float32, NaN where nothing is ever written.
         """
         inverse = self._inverse(output)
         torch.sum(inverse == inverse, dim=(0, 1), dtype=torch.float32, out=figures[0])
-        enlarged, inside = self.enlarge(inverse), values[self.inside]
+        inside = values[self.inside]
         if self.relative:
-            inside.copy_(enlarged)
+            inside.copy_(self.enlarge(inverse))
         else:
             scale_m, farthest, nearest, step = limits[:4].unbind()
+            enlarged = self.enlarge(inverse.masked_fill(_flying(inverse, step), _NAN))
             torch.div(scale_m, enlarged, out=inside)
             inside.masked_fill_(enlarged < farthest, float('inf'))
             inside.masked_fill_(enlarged > nearest, _NAN)
-            inside.masked_fill_(self.enlarge(_flying(inverse, step)) >= _INSIDE, _NAN)
         if self.unseen is not None:
             values.masked_fill_(self.unseen, _NAN)
 
@@ -272,15 +270,13 @@ class _Depth(nn.Module):
 
 
 def _flying(inverse: Tensor, step: Tensor) -> Tensor:
-    """Return 1 where depth may lie between two surfaces, else 0; see depth_node.flying_pixels.
+    """Tell which pixels are on the far side of an edge; see :mod:`depth_node.flying_pixels`.
 
-    :param step: ratio of the largest to the smallest depth within 3x3 pixels.
+    :param step: ratio of the inverse depths of neighbours above which there is one.
     """
     known = torch.nan_to_num(inverse).clamp_min_(0.0)
-    nearest, negated = nn.functional.max_pool2d(
-        torch.stack((known, -known))[None], 3, stride=1, padding=1
-    )[0].unbind()
-    return (nearest > -negated * step).to(torch.float32)
+    nearest = nn.functional.max_pool2d(known[None], 3, stride=1, padding=1)[0]
+    return nearest > known * step
 
 
 class _Cloud(nn.Module):
