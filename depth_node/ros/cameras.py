@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from depth_node import camera
@@ -19,6 +20,8 @@ from depth_node.ros import qos
 from depth_node.ros.remarks import Remarks
 
 NO_CAMERA_INFO = 'no_camera_info'
+# A message that begins with a header: 4 bytes of encapsulation, then the stamp, twice 4 bytes.
+_STAMP_END = 12
 
 
 class Cameras:
@@ -35,6 +38,7 @@ class Cameras:
         self._rectify = rectify
         self._rectified_input = rectified_input
         self._fields: CameraFields | None = None
+        self._content = b''
         self._cached: tuple[CameraFields, int, int, CameraView] | None = None
         self._topic = str(node.resolve_topic_name('camera_info'))
         self._subscriptions = [self._subscribe(reliable=False, latched=False)]
@@ -110,20 +114,26 @@ class Cameras:
             self._receive,
             qos.newest(reliable=reliable, latched=latched),
             qos_overriding_options=qos.input_overrides('latched' if latched else None),
+            raw=True,
         )
 
-    def _receive(self, message: CameraInfo) -> None:
-        """Keep a good message; a bad one leaves the last good one in force."""
-        # Without the stamp, so that the messages of a camera that stays the same are equal.
-        fields = dataclasses.replace(messages.camera_fields(message), stamp_ns=0)
-        if fields == self._fields:
+    def _receive(self, data: bytes) -> None:
+        """Keep a good message; a bad one leaves the last good one in force.
+
+        :param data: serialized.  It comes with every image, at the moment at which the worker has
+            most to do, and is nearly always the same but for its stamp: then it is not unpacked.
+        """
+        content = data[_STAMP_END:]
+        if content == self._content:
             return
+        message = deserialize_message(data, CameraInfo)
+        fields = dataclasses.replace(messages.camera_fields(message), stamp_ns=0)
         try:
             camera.check_fields(fields)
         except Rejected as error:
             self._remarks.camera_rejected(error)
             return
-        self._fields = fields
+        self._fields, self._content = fields, content
 
     def _view_of(self, fields: CameraFields, width: int, height: int) -> CameraView:
         """Apply the parameter input.rectify."""

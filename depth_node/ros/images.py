@@ -12,7 +12,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image
 
-from depth_node import camera
 from depth_node.errors import Rejected
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
@@ -23,9 +22,9 @@ from depth_node.newest import Newest
 from depth_node.ros import messages
 from depth_node.ros import qos
 from depth_node.ros.remarks import Remarks
+from depth_node.settings import InputSettings
 from depth_node.settings import Settings
 
-_COMPRESSED = '/compressed'
 _GIVES_WAY_S = 50e-6
 
 
@@ -37,6 +36,11 @@ class Arrival:
     """Fields of the message, unchecked beyond what :func:`image_codec.check_raw` does."""
     arrived_ns: int
     """Monotonic clock."""
+
+
+def name_of(chosen: InputSettings) -> str:
+    """Return the name of the image topic before it is remapped."""
+    return 'image/compressed' if chosen.transport == 'compressed' else 'image'
 
 
 class Images:
@@ -65,7 +69,7 @@ class Images:
         chosen = settings().input
         self._compressed = chosen.transport == 'compressed'
         self._follows = chosen.reliability == 'auto'
-        self._name = f'image{_COMPRESSED}' if self._compressed else 'image'
+        self._name = name_of(chosen)
         self._topic = str(node.resolve_topic_name(self._name))
         self._reliable: bool = chosen.reliability == 'reliable' or (
             self._follows and qos.reliable_everywhere(self._publishers())
@@ -76,11 +80,6 @@ class Images:
     def topic(self) -> str:
         """Return the resolved name of the topic."""
         return self._topic
-
-    @property
-    def rectified(self) -> bool:
-        """Tell whether the name of the topic says that its images are rectified."""
-        return camera.is_named_rectified(self._topic)
 
     @property
     def reliable(self) -> bool:

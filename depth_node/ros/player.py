@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import TextIO
 
 import rclpy
@@ -30,6 +32,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo
@@ -153,17 +156,17 @@ class Player:
     def _publish(self, shot: Shot, after_ns: int) -> None:
         """Prepare both messages, wait until they are due, stamp and send them."""
         picture = shot.picture if self._playing.compressed else as_raw(shot.picture)
-        message = picture_message(picture)
+        # What takes longest is done before the picture is due, as a driver of a camera would.
+        message = serialize_message(picture_message(picture))
         camera = None if shot.camera is None else camera_message(shot.camera)
         # The clock starts when the first picture is ready, so that decoding it delays nothing.
         if self._began_ns is None:
             self._began_ns = time.monotonic_ns()
         late_ns = _sleep_until(self._began_ns + after_ns)
         stamp_ns = picture.stamp_ns if self._playing.recorded_stamps else time.time_ns()
-        message.header.stamp = time_message(stamp_ns)
-        ready = [(self._image, message)]
+        ready: list[tuple[Any, Any]] = [(self._image, stamped(message, stamp_ns))]
         if camera is not None:
-            camera.header.stamp = message.header.stamp
+            camera.header.stamp = time_message(stamp_ns)
             # As drivers do, but the first image is of use only to those who know the camera.
             ready.insert(1 if self._camera_sent else 0, (self._camera, camera))
             self._camera_sent = True
@@ -177,6 +180,16 @@ class Player:
                 'late_ms': round(late_ns / 1e6, 3),
             }
             self._log.write(json.dumps(entry) + '\n')
+
+
+def stamped(message: bytes, stamp_ns: int) -> bytes:
+    """Return a serialized message that begins with a std_msgs/Header with another stamp.
+
+    CDR: four bytes of encapsulation, whose second one tells the byte order, then sec and nanosec.
+    """
+    order = '<' if message[1] & 1 else '>'
+    stamp = struct.pack(f'{order}iI', *divmod(stamp_ns, 1_000_000_000))
+    return b''.join((message[:4], stamp, memoryview(message)[12:]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
+from depth_node import camera
 from depth_node.newest import Newest
 from depth_node.newest import StampOrder
 from depth_node.ros.cameras import Cameras
 from depth_node.ros.images import Arrival
 from depth_node.ros.images import Images
+from depth_node.ros.images import name_of
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.remarks import Remarks
 from depth_node.ros.worker import Worker
@@ -40,8 +42,12 @@ class Stream:
         self._health = remarks.health
         self._health.watch()
         self._slot: Newest[Arrival] = Newest()
+        chosen = node.settings.input
+        rectified = camera.is_named_rectified(str(node.resolve_topic_name(name_of(chosen))))
+        # Cameras first: of messages that are there at the same time, the executor takes the first
+        # subscription's, and the first image is of use only to those who know the camera.
+        self._cameras = Cameras(node, remarks, chosen.rectify, rectified)
         self._images = Images(node, lambda: node.settings, self._slot, outputs.wanted, remarks)
-        self._cameras = Cameras(node, remarks, node.settings.input.rectify, self._images.rectified)
         self._worker = Worker(node, pipeline, self._slot, self._cameras, outputs, order, remarks)
         self._worker.start()
 
