@@ -144,7 +144,8 @@ def test_the_bars_are_as_long_as_the_stages_say(complete):
 
 
 def test_points_are_the_checkpoints_with_one_protocol(committed):
-    points = {point.label.partition(':')[0]: point for point in plots.accuracy_points(committed)}
+    networks = {'networks': committed['networks']}
+    points = {point.label.partition(':')[0]: point for point in plots.accuracy_points(networks)}
     base = points['lite-mono-base-640x192']
     assert base.y == 0.107
     (row,) = (
