@@ -205,6 +205,37 @@ class PointsSettings:
 
 
 @dataclass(frozen=True)
+class ScanSettings:
+    """What is published as a virtual laser scan."""
+
+    band: float = _parameter(
+        0.05,
+        'Height of the band of rows about the horizon of the camera that the scan looks at, as a '
+        'share of the image: what is nearest in a column counts.',
+        low=0.0,
+        high=1.0,
+    )
+    min_m: float = _parameter(
+        0.1,
+        'Distance below which the scan says nothing, in metres; a nearer direction becomes NaN.',
+        low=0.0,
+        high=100.0,
+    )
+    max_m: float = _parameter(
+        10.0,
+        'Range of the scan, in metres: a direction with nothing nearer becomes +Inf, which clears '
+        'a costmap. Never more than depth.max_m.',
+        low=0.1,
+        high=1_000.0,
+    )
+    frame_id: str = _parameter(
+        '',
+        'Frame of the scan, x forward and z up at the place of the camera; empty takes the frame '
+        'of the image without _optical in its name.',
+    )
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """How the node behaves."""
 
@@ -235,6 +266,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     depth: DepthSettings = field(default_factory=DepthSettings)
     points: PointsSettings = field(default_factory=PointsSettings)
+    scan: ScanSettings = field(default_factory=ScanSettings)
     node: NodeSettings = field(default_factory=NodeSettings)
 
 
@@ -272,13 +304,19 @@ def settings_from(values: Mapping[str, Value]) -> Settings:
     settings = Settings(
         **{name: _concern_class(name)(**chosen) for name, chosen in grouped.items()}
     )
-    if settings.depth.min_m >= settings.depth.max_m:
-        raise SettingsError(
-            'parameters depth.min_m and depth.max_m',
-            f'{settings.depth.min_m} and {settings.depth.max_m}',
-            'depth.min_m below depth.max_m',
-        )
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse values that contradict each other."""
+    for concern, limits in (('depth', settings.depth), ('scan', settings.scan)):
+        if limits.min_m >= limits.max_m:
+            raise SettingsError(
+                f'parameters {concern}.min_m and {concern}.max_m',
+                f'{limits.min_m} and {limits.max_m}',
+                f'{concern}.min_m below {concern}.max_m',
+            )
 
 
 def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:
@@ -307,6 +345,7 @@ def _concern_class(name: str) -> Any:
         'model': ModelSettings,
         'depth': DepthSettings,
         'points': PointsSettings,
+        'scan': ScanSettings,
         'node': NodeSettings,
     }[name]
 
@@ -320,7 +359,7 @@ def _checked(parameter: Parameter, value: Value) -> Value:
     if type(value) is not wanted:
         raise SettingsError(who, f'{quoted(value)} ({type(value).__name__})', wanted.__name__)
     if isinstance(value, str):
-        if not value:
+        if not value and parameter.default:
             raise SettingsError(who, 'an empty text', 'a value')
         return _checked_text(who, parameter, value)
     low = -math.inf if parameter.low is None else parameter.low

@@ -16,6 +16,7 @@ from depth_node.frames import DepthFrame
 from depth_node.frames import PackedCloud
 from depth_node.ros.outputs import MetricOutputs
 from depth_node.settings import PointsSettings
+from depth_node.settings import Settings
 
 CAMERA = CameraModel(4, 3, 5.0, 5.0, 1.5, 1.0)
 
@@ -35,10 +36,15 @@ class Listened:
 
 class FakeNode:
     def __init__(self) -> None:
-        self.publishers: dict[type, Listened] = {}
+        self.publishers: dict[str, Listened] = {}
+        self.warnings: list[str] = []
+        self.warning = self.warnings.append
 
     def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Listened:
-        return self.publishers.setdefault(kind, Listened())
+        return self.publishers.setdefault(topic, Listened())
+
+    def get_logger(self) -> Any:
+        return self
 
 
 def frame_with(cloud: PackedCloud | None, settings: PointsSettings | None) -> DepthFrame:
@@ -56,8 +62,8 @@ def frame_with(cloud: PackedCloud | None, settings: PointsSettings | None) -> De
 def published(frame: DepthFrame, points: PointsSettings) -> PointCloud2:
     node = FakeNode()
     outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
-    assert outputs.publish(frame, points)
-    (message,) = node.publishers[PointCloud2].sent
+    assert outputs.publish(frame, Settings(points=points))
+    (message,) = node.publishers['points'].sent
     return message
 
 

@@ -6,6 +6,7 @@ A message holds the memory of its frame or cloud, so it is to be published at on
 from __future__ import annotations
 
 import sys
+from array import array
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
@@ -27,6 +29,7 @@ from depth_node.frames import Frame
 from depth_node.frames import PackedCloud
 from depth_node.frames import RawImage
 from depth_node.frames import RelativeFrame
+from depth_node.scan import Scan
 
 _BIG_ENDIAN = sys.byteorder == 'big'
 _SECOND_NS = 1_000_000_000
@@ -121,6 +124,21 @@ def cloud_message(packed: PackedCloud, frame: DepthFrame) -> PointCloud2:
     message.row_step = packed.point_step * packed.width
     message.data = packed.data
     message.is_dense = packed.is_dense
+    return message
+
+
+def scan_message(scan: Scan, frame: Frame, frame_id: str) -> LaserScan:
+    """Return a scan with the stamp of the source image.
+
+    :param frame_id: x forward, y left, z up, at the place of the camera.
+    """
+    message = LaserScan()
+    message.header = header(frame)
+    message.header.frame_id = frame_id
+    message.angle_min, message.angle_max = scan.angle_min_rad, scan.angle_max_rad
+    message.angle_increment = scan.angle_increment_rad
+    message.range_min, message.range_max = scan.range_min_m, scan.range_max_m
+    message.ranges = array('f', scan.ranges_m.tobytes())
     return message
 
 

@@ -1,7 +1,7 @@
 """What a node publishes of its frames, as topics; messages are made only for those who listen.
 
-A model of metric depth has ``depth/image_rect`` and ``points``, one of relative inverse depth
-``depth/relative``, and both ``depth/camera_info``.  A topic of the other kind is not even
+A model of metric depth has ``depth/image_rect``, ``scan`` and ``points``, one of relative inverse
+depth ``depth/relative``, and both ``depth/camera_info``.  A topic of the other kind is not even
 advertised, so that nobody waits for metres that will never come or takes other numbers for them.
 """
 
@@ -11,25 +11,27 @@ from abc import ABC
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
-from typing import TypeVar
 
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 
 from depth_node.cloud import CloudPacker
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
-from depth_node.frames import Frame
 from depth_node.frames import OutputFrame
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
 from depth_node.ros import messages
 from depth_node.ros import qos
+from depth_node.ros.scan_topic import ScanMaker
 from depth_node.settings import PointsSettings
+from depth_node.settings import Settings
 
-F = TypeVar('F', bound=Frame)
+Offer = tuple[Any, Callable[[], Any]]
+"""A publisher, and what makes its message; None where there is none for this frame."""
 
 
 class Outputs(ABC):
@@ -46,7 +48,7 @@ class Outputs(ABC):
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
     @abstractmethod
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish what is listened to.
 
         :param frame: of the kind that these outputs are for.
@@ -59,16 +61,14 @@ class Outputs(ABC):
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
-    def _send_image(self, frame: F, message_of: Callable[[F], Image]) -> bool:
-        """Publish image and camera to those who listen; both are made before either leaves."""
-        ready = []
-        if self._image.get_subscription_count():
-            ready.append((self._image, message_of(frame)))
-        if self._camera_info.get_subscription_count():
-            ready.append((self._camera_info, messages.camera_info_message(frame)))
+    def _send(self, *offers: Offer) -> bool:
+        """Make what is listened to, all before any of it leaves; return False for nothing."""
+        listened = [offer for offer in offers if offer[0].get_subscription_count()]
+        ready = [(publisher, make()) for publisher, make in listened]
         for publisher, message in ready:
-            publisher.publish(message)
-        return bool(ready)
+            if message is not None:
+                publisher.publish(message)
+        return bool(listened)
 
     def _publisher(self, kind: type, topic: str) -> Any:
         """Make a publisher that serves reliable and best-effort readers."""
@@ -83,24 +83,31 @@ class Outputs(ABC):
 
 
 class MetricOutputs(Outputs):
-    """Depth in metres, its camera and its points."""
+    """Depth in metres, its camera, its scan and its points."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node, 'depth/image_rect')
+        self._scan = self._publisher(LaserScan, 'scan')
         self._points = self._publisher(PointCloud2, 'points')
+        self._scans = ScanMaker(node)
         self._packer: tuple[CameraModel, PointsSettings, CloudPacker] | None = None
 
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish the depth first: packing a cloud takes a millisecond."""
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
+        points = settings.points
         listened_to = self._points.get_subscription_count() > 0
         packed = frame.cloud if points == frame.cloud_settings else None
         packer = None
         if listened_to and packed is None:
             packer = self._packer_of(frame.camera, points)
             packer.check(frame.depth_m, frame.rgb)
-        sent = self._send_image(frame, messages.depth_message)
+        sent = self._send(
+            (self._image, lambda: messages.depth_message(frame)),
+            (self._camera_info, lambda: messages.camera_info_message(frame)),
+        )
+        sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
         if packer is not None:
             packed = packer.pack(frame.depth_m, frame.rgb)
         if listened_to and packed is not None:
@@ -127,11 +134,14 @@ class RelativeOutputs(Outputs):
     def __init__(self, node: Node) -> None:
         super().__init__(node, 'depth/relative')
 
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
-        """Publish the image and its camera; ``points`` is for metres and changes nothing."""
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
+        """Publish the image and its camera; no setting concerns them."""
         if not isinstance(frame, RelativeFrame):
             raise TypeError(f'{type(frame).__name__} is no relative inverse depth')
-        return self._send_image(frame, messages.relative_message)
+        return self._send(
+            (self._image, lambda: messages.relative_message(frame)),
+            (self._camera_info, lambda: messages.camera_info_message(frame)),
+        )
 
 
 def outputs_for(node: Node, card: ModelCard) -> Outputs:
