@@ -18,7 +18,7 @@ LAYERS = (
     {'byte_arrays', 'errors', 'files', 'frames', 'settings', 'share'},
     {
         'camera', 'cloud', 'evaluation', 'flying_pixels', 'health', 'image_codec', 'model_folder',
-        'newest', 'recording', 'scan', 'world',
+        'newest', 'rate_limit', 'recording', 'scan', 'voxels', 'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'pretraining', 'quantization'},

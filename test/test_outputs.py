@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,26 @@ def test_a_cloud_of_another_kind_than_is_wanted_is_packed_from_the_depth(
     message = published(frame_with(cloud, made_for), PointsSettings())
     z = np.frombuffer(bytes(message.data), np.float32).reshape(3, 4, 4)[..., 2]
     assert (z == 2.0).all() and message.is_dense
+
+
+def test_a_cloud_that_is_not_due_is_not_packed_while_depth_goes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = FakeNode()
+    outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
+    settings = Settings(points=PointsSettings(max_rate_hz=10.0))
+    packed = []
+    pack = CloudPacker.pack
+    monkeypatch.setattr(CloudPacker, 'pack', lambda *args: packed.append(1) or pack(*args))
+    for stamp_ns in range(0, 1_000_000_000, 50_000_000):
+        assert outputs.publish(replace(frame_with(None, None), stamp_ns=stamp_ns), settings)
+    assert len(node.publishers['depth/image_rect'].sent) == 20
+    assert len(node.publishers['points'].sent) == len(packed) == 10
+
+
+def test_a_cloud_that_came_with_the_frame_is_good_for_every_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CloudPacker, 'pack', None)
+    frame = frame_with(PACKED, PointsSettings())
+    assert bytes(published(frame, PointsSettings(max_rate_hz=5.0)).data) == bytes(range(192))

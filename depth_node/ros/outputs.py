@@ -18,16 +18,14 @@ from sensor_msgs.msg import Image
 from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 
-from depth_node.cloud import CloudPacker
-from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
 from depth_node.frames import OutputFrame
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
 from depth_node.ros import messages
 from depth_node.ros import qos
+from depth_node.ros.cloud_topic import CloudMaker
 from depth_node.ros.scan_topic import ScanMaker
-from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
 
 Offer = tuple[Any, Callable[[], Any]]
@@ -52,7 +50,8 @@ class Outputs(ABC):
         """Publish what is listened to.
 
         :param frame: of the kind that these outputs are for.
-        :returns: False when nobody listens any more.
+        :returns: False when nobody listens any more; True also where what is listened to is not
+            due, or not to be had of this camera.
         :raises Rejected: when the frame cannot become a cloud; then nothing has left.
         """
 
@@ -90,42 +89,22 @@ class MetricOutputs(Outputs):
         self._scan = self._publisher(LaserScan, 'scan')
         self._points = self._publisher(PointCloud2, 'points')
         self._scans = ScanMaker(node)
-        self._packer: tuple[CameraModel, PointsSettings, CloudPacker] | None = None
+        self._clouds = CloudMaker()
 
     def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish the depth first: packing a cloud takes a millisecond."""
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
-        points = settings.points
         listened_to = self._points.get_subscription_count() > 0
-        packed = frame.cloud if points == frame.cloud_settings else None
-        packer = None
-        if listened_to and packed is None:
-            packer = self._packer_of(frame.camera, points)
-            packer.check(frame.depth_m, frame.rgb)
+        due = listened_to and self._clouds.due(frame, settings.points)
         sent = self._send(
             (self._image, lambda: messages.depth_message(frame)),
             (self._camera_info, lambda: messages.camera_info_message(frame)),
         )
         sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
-        if packer is not None:
-            packed = packer.pack(frame.depth_m, frame.rgb)
-        if listened_to and packed is not None:
-            self._points.publish(messages.cloud_message(packed, frame))
+        if due:
+            self._points.publish(self._clouds.message(frame, settings.points))
         return sent or listened_to
-
-    def _packer_of(self, camera: CameraModel, points: PointsSettings) -> CloudPacker:
-        """Return the packer of this camera, whose tables and buffers are kept."""
-        if self._packer is None or self._packer[:2] != (camera, points):
-            packer = CloudPacker(
-                camera,
-                organized=points.organized,
-                color=points.color,
-                stride=points.stride,
-                padded=points.padded,
-            )
-            self._packer = (camera, points, packer)
-        return self._packer[2]
 
 
 class RelativeOutputs(Outputs):
