@@ -191,6 +191,19 @@ class DepthSettings:
         True,
         'Publish depth at the size of the image (true) or at the size of the network (false).',
     )
+    encoding: str = _parameter(
+        '32FC1',
+        'Numbers of depth/image_rect: 32FC1 (metres, NaN unknown) or 16UC1 (whole millimetres, 0 '
+        'for what is unknown or out of range; what is farther than 65.535 m becomes that).',
+        choices=('32FC1', '16UC1'),
+    )
+    beyond: str = _parameter(
+        'inf',
+        'What depth/image_rect holds where depth is farther than depth.max_m: inf (nothing within '
+        'range, as REP-117 has it; 0 in 16UC1), nan (as if unknown; 0 in 16UC1) or max '
+        '(depth.max_m, for readers that know numbers only). Points and scan are as with inf.',
+        choices=('inf', 'nan', 'max'),
+    )
 
 
 @dataclass(frozen=True)

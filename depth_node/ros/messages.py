@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from array import array
 from functools import cache
+from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
@@ -87,12 +87,28 @@ def camera_fields(message: CameraInfo) -> CameraFields:
 
 def depth_message(frame: DepthFrame) -> Image:
     """Return depth as a 32FC1 image: metres along z, NaN unknown, +Inf nothing within range."""
-    return _float_image(frame, frame.depth_m)
+    return image_message(frame, frame.depth_m, '32FC1')
 
 
 def relative_message(frame: RelativeFrame) -> Image:
     """Return relative inverse depth as a 32FC1 image: no unit, larger is nearer, NaN unknown."""
-    return _float_image(frame, frame.inverse)
+    return image_message(frame, frame.inverse, '32FC1')
+
+
+def image_message(frame: Frame, values: NDArray[Any], encoding: str) -> Image:
+    """Return an image with the header of the source image.
+
+    :param values: (H, W) or (H, W, C), as ``encoding`` says.
+    """
+    message = Image(**_TAKES_ARRAYS)
+    message.header = header(frame)
+    message.height, message.width = values.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = int(_BIG_ENDIAN)
+    message.step = values.nbytes // len(values)
+    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
+    message.data = bytes_of(values)
+    return message
 
 
 def camera_info_message(frame: Frame) -> CameraInfo:
@@ -160,16 +176,3 @@ def header(frame: Frame) -> Header:
 def stamp_ns(source: Header) -> int:
     """Return the stamp of a header, nanoseconds."""
     return int(source.stamp.sec) * _SECOND_NS + int(source.stamp.nanosec)
-
-
-def _float_image(frame: Frame, values: NDArray[np.float32]) -> Image:
-    """Return (H, W) numbers as a 32FC1 image with the header of the source image."""
-    message = Image(**_TAKES_ARRAYS)
-    message.header = header(frame)
-    message.height, message.width = values.shape
-    message.encoding = '32FC1'
-    message.is_bigendian = int(_BIG_ENDIAN)
-    message.step = message.width * values.itemsize
-    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
-    message.data = bytes_of(values)
-    return message

@@ -1,8 +1,9 @@
 """What a node publishes of its frames, as topics; messages are made only for those who listen.
 
 A model of metric depth has ``depth/image_rect``, ``scan`` and ``points``, one of relative inverse
-depth ``depth/relative``, and both ``depth/camera_info``.  A topic of the other kind is not even
-advertised, so that nobody waits for metres that will never come or takes other numbers for them.
+depth ``depth/relative``, and both ``depth/camera_info`` and ``depth/color``.  A topic of the other
+kind is not even advertised, so that nobody waits for metres that will never come or takes other
+numbers for them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from sensor_msgs.msg import Image
 from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 
+from depth_node.depth_colors import DepthColors
+from depth_node.depth_image import DepthEncoder
 from depth_node.frames import DepthFrame
 from depth_node.frames import OutputFrame
 from depth_node.frames import RelativeFrame
@@ -26,6 +29,7 @@ from depth_node.ros import messages
 from depth_node.ros import qos
 from depth_node.ros.cloud_topic import CloudMaker
 from depth_node.ros.scan_topic import ScanMaker
+from depth_node.settings import DepthSettings
 from depth_node.settings import Settings
 
 Offer = tuple[Any, Callable[[], Any]]
@@ -40,6 +44,8 @@ class Outputs(ABC):
         self._publishers: list[Any] = []
         self._image = self._publisher(Image, image_topic)
         self._camera_info = self._publisher(CameraInfo, 'depth/camera_info')
+        self._color = self._publisher(Image, 'depth/color')
+        self._colors = DepthColors()
 
     def wanted(self) -> bool:
         """Tell whether anybody listens to anything."""
@@ -90,6 +96,7 @@ class MetricOutputs(Outputs):
         self._points = self._publisher(PointCloud2, 'points')
         self._scans = ScanMaker(node)
         self._clouds = CloudMaker()
+        self._depths = DepthEncoder()
 
     def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish the depth first: packing a cloud takes a millisecond."""
@@ -98,13 +105,23 @@ class MetricOutputs(Outputs):
         listened_to = self._points.get_subscription_count() > 0
         due = listened_to and self._clouds.due(frame, settings.points)
         sent = self._send(
-            (self._image, lambda: messages.depth_message(frame)),
+            (self._image, lambda: self._depth_message(frame, settings.depth)),
             (self._camera_info, lambda: messages.camera_info_message(frame)),
         )
         sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
+        sent |= self._send((self._color, lambda: self._color_message(frame)))
         if due:
             self._points.publish(self._clouds.message(frame, settings.points))
         return sent or listened_to
+
+    def _depth_message(self, frame: DepthFrame, depth: DepthSettings) -> Image:
+        """Return the depth in the encoding that is asked for."""
+        values = self._depths.encoded(frame.depth_m, depth)
+        return messages.image_message(frame, values, depth.encoding)
+
+    def _color_message(self, frame: DepthFrame) -> Image:
+        """Return the depth as a picture for people."""
+        return messages.image_message(frame, self._colors.of_depth(frame.depth_m), 'rgb8')
 
 
 class RelativeOutputs(Outputs):
@@ -117,10 +134,15 @@ class RelativeOutputs(Outputs):
         """Publish the image and its camera; no setting concerns them."""
         if not isinstance(frame, RelativeFrame):
             raise TypeError(f'{type(frame).__name__} is no relative inverse depth')
-        return self._send(
+        sent = self._send(
             (self._image, lambda: messages.relative_message(frame)),
             (self._camera_info, lambda: messages.camera_info_message(frame)),
         )
+        return self._send((self._color, lambda: self._color_message(frame))) or sent
+
+    def _color_message(self, frame: RelativeFrame) -> Image:
+        """Return the inverse depth as a picture for people."""
+        return messages.image_message(frame, self._colors.of_inverse(frame.inverse), 'rgb8')
 
 
 def outputs_for(node: Node, card: ModelCard) -> Outputs:
