@@ -165,7 +165,7 @@ class CloudPacker:
         kept = np.flatnonzero(self._finite)
         rows = self._points.reshape(self._finite.size, -1)
         if self._voxel_m:
-            kept = kept[first_in_each(rows[kept], self._voxel_m)]
+            kept = kept[first_in_each(np.take(rows, kept, axis=0), self._voxel_m)]
         self._resize_data(len(kept) * self._step_bytes)
         if len(kept):
             target = np.frombuffer(self._data, np.float32).reshape(len(kept), -1)

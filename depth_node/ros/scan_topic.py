@@ -15,6 +15,8 @@ from depth_node.scan import Scanner
 from depth_node.scan import scan_frame
 from depth_node.settings import Settings
 
+_WARNINGS = 16
+
 
 class ScanMaker:
     """Makes scans of depth frames; keeps the tables of the last camera."""
@@ -66,7 +68,7 @@ class ScanMaker:
         return forward
 
     def _warn(self, text: str) -> None:
-        """Say a sentence once."""
-        if text not in self._warned:
+        """Say a sentence once; after some, frames and cameras that keep changing are no news."""
+        if text not in self._warned and len(self._warned) < _WARNINGS:
             self._warned.add(text)
             self._node.get_logger().warning(text)
