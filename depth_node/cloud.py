@@ -23,6 +23,7 @@ from depth_node.errors import quoted
 from depth_node.frames import CameraModel
 from depth_node.frames import PackedCloud
 from depth_node.frames import PointField
+from depth_node.voxels import first_in_each
 
 _RGB_MASK = np.uint32(0x00FFFFFF)
 # four planes of float32 and the points of a band are 2.5 MB, what a core's caches hold
@@ -47,7 +48,8 @@ class CloudPacker:
     :param color: add rgb to every point.
     :param stride: take every n-th row and column, from the first, pixels.
     :param padded: give a point with color 32 bytes instead of 16.
-    :raises SettingsError: for a stride below 1.
+    :param voxel_m: keep one point of each cube of this edge, metres; 0 keeps all.
+    :raises SettingsError: for a stride below 1, or voxels of an organized cloud.
     """
 
     def __init__(
@@ -58,9 +60,13 @@ class CloudPacker:
         color: bool,
         stride: int,
         padded: bool = False,
+        voxel_m: float = 0.0,
     ) -> None:
         if stride < 1:
             raise SettingsError('points.stride', quoted(stride), '1 or more')
+        if voxel_m and organized:
+            raise SettingsError('points.voxel_m', quoted(voxel_m), '0 for an organized cloud')
+        self._voxel_m = voxel_m
         self._depth_shape = (camera.height, camera.width)
         self._organized = organized
         self._color = color
@@ -157,9 +163,11 @@ class CloudPacker:
     def _only_finite(self) -> PackedCloud:
         """Copy the finite points to the front of a buffer of exactly their length."""
         kept = np.flatnonzero(self._finite)
+        rows = self._points.reshape(self._finite.size, -1)
+        if self._voxel_m:
+            kept = kept[first_in_each(np.take(rows, kept, axis=0), self._voxel_m)]
         self._resize_data(len(kept) * self._step_bytes)
         if len(kept):
-            rows = self._points.reshape(self._finite.size, -1)
             target = np.frombuffer(self._data, np.float32).reshape(len(kept), -1)
             # The indices are in range; any other mode copies through a temporary.
             np.take(rows, kept, axis=0, out=target, mode='clip')

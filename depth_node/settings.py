@@ -22,6 +22,8 @@ from depth_node.errors import quoted
 
 Value = Union[bool, int, float, str]
 
+SMALLEST_VOXEL_M = 0.001
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -62,10 +64,15 @@ def _parameter(
     choices: tuple[str, ...] = (),
     several: bool = False,
     structural: bool = False,
+    compare: bool = True,
 ) -> Any:
-    """Make a dataclass field that carries its range and description."""
+    """Make a dataclass field that carries its range and description.
+
+    :param compare: False where a change leaves what is made of the settings as it is.
+    """
     return field(
         default=default,
+        compare=compare,
         metadata={
             'description': description,
             'low': low,
@@ -184,6 +191,19 @@ class DepthSettings:
         True,
         'Publish depth at the size of the image (true) or at the size of the network (false).',
     )
+    encoding: str = _parameter(
+        '32FC1',
+        'Numbers of depth/image_rect: 32FC1 (metres, NaN unknown) or 16UC1 (whole millimetres, 0 '
+        'for what is unknown or out of range; what is farther than 65.535 m becomes that).',
+        choices=('32FC1', '16UC1'),
+    )
+    beyond: str = _parameter(
+        'inf',
+        'What depth/image_rect holds where depth is farther than depth.max_m: inf (nothing within '
+        'range, as REP-117 has it; 0 in 16UC1), nan (as if unknown; 0 in 16UC1) or max '
+        '(depth.max_m, for readers that know numbers only). Points and scan are as with inf.',
+        choices=('inf', 'nan', 'max'),
+    )
 
 
 @dataclass(frozen=True)
@@ -202,6 +222,53 @@ class PointsSettings:
         'out, instead of 16 bytes with rgb at byte 12.',
     )
     stride: int = _parameter(1, 'Take every n-th row and column, pixels.', low=1, high=64)
+    voxel_m: float = _parameter(
+        0.0,
+        'Keep one point of each cube of this edge, in metres, of a cloud that is not organized; 0 '
+        'keeps all, the smallest cube is 0.001. Costs 2 to 9 ms of one CPU core for 640x480 '
+        'pixels, the more the smaller the cubes are, and saves what readers would spend.',
+        low=0.0,
+        high=10.0,
+    )
+    max_rate_hz: float = _parameter(
+        0.0,
+        'Clouds per second at most, by the stamps of the images, while depth keeps the rate of '
+        'the camera; 0 publishes one for every image.',
+        low=0.0,
+        high=1_000.0,
+        compare=False,  # a cloud that is made for one rate is good for every other
+    )
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What is published as a virtual laser scan."""
+
+    band: float = _parameter(
+        0.05,
+        'Height of the band of rows about the horizon of the camera that the scan looks at, as a '
+        'share of the image: what is nearest in a column counts.',
+        low=0.0,
+        high=1.0,
+    )
+    min_m: float = _parameter(
+        0.1,
+        'Distance below which the scan says nothing, in metres; a nearer direction becomes NaN.',
+        low=0.0,
+        high=100.0,
+    )
+    max_m: float = _parameter(
+        10.0,
+        'Range of the scan, in metres: a direction with nothing nearer becomes +Inf, which clears '
+        'a costmap. Never more than depth.max_m.',
+        low=0.1,
+        high=1_000.0,
+    )
+    frame_id: str = _parameter(
+        '',
+        'Frame of the scan, x forward and z up at the place of the camera; empty takes the frame '
+        'of the image without _optical in its name.',
+    )
 
 
 @dataclass(frozen=True)
@@ -235,6 +302,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     depth: DepthSettings = field(default_factory=DepthSettings)
     points: PointsSettings = field(default_factory=PointsSettings)
+    scan: ScanSettings = field(default_factory=ScanSettings)
     node: NodeSettings = field(default_factory=NodeSettings)
 
 
@@ -272,13 +340,31 @@ def settings_from(values: Mapping[str, Value]) -> Settings:
     settings = Settings(
         **{name: _concern_class(name)(**chosen) for name, chosen in grouped.items()}
     )
-    if settings.depth.min_m >= settings.depth.max_m:
-        raise SettingsError(
-            'parameters depth.min_m and depth.max_m',
-            f'{settings.depth.min_m} and {settings.depth.max_m}',
-            'depth.min_m below depth.max_m',
-        )
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse values that contradict each other."""
+    for concern, limits in (('depth', settings.depth), ('scan', settings.scan)):
+        if limits.min_m >= limits.max_m:
+            raise SettingsError(
+                f'parameters {concern}.min_m and {concern}.max_m',
+                f'{limits.min_m} and {limits.max_m}',
+                f'{concern}.min_m below {concern}.max_m',
+            )
+    points = settings.points
+    if points.voxel_m and points.organized:
+        raise SettingsError(
+            'parameters points.voxel_m and points.organized',
+            f'{points.voxel_m} and True',
+            'points.voxel_m 0 or points.organized false',
+            'Thinning leaves no rows and columns.',
+        )
+    if 0.0 < points.voxel_m < SMALLEST_VOXEL_M:
+        raise SettingsError(
+            'parameter points.voxel_m', quoted(points.voxel_m), f'0, or {SMALLEST_VOXEL_M:g} to 10'
+        )
 
 
 def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:
@@ -307,6 +393,7 @@ def _concern_class(name: str) -> Any:
         'model': ModelSettings,
         'depth': DepthSettings,
         'points': PointsSettings,
+        'scan': ScanSettings,
         'node': NodeSettings,
     }[name]
 
@@ -320,7 +407,7 @@ def _checked(parameter: Parameter, value: Value) -> Value:
     if type(value) is not wanted:
         raise SettingsError(who, f'{quoted(value)} ({type(value).__name__})', wanted.__name__)
     if isinstance(value, str):
-        if not value:
+        if not value and parameter.default:
             raise SettingsError(who, 'an empty text', 'a value')
         return _checked_text(who, parameter, value)
     low = -math.inf if parameter.low is None else parameter.low

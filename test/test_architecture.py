@@ -17,8 +17,9 @@ PACKAGE = ROOT / 'depth_node'
 LAYERS = (
     {'byte_arrays', 'errors', 'files', 'frames', 'settings', 'share'},
     {
-        'camera', 'cloud', 'evaluation', 'flying_pixels', 'health', 'image_codec', 'model_folder',
-        'newest', 'recording', 'scan', 'world',
+        'camera', 'cloud', 'depth_colors', 'depth_image', 'evaluation', 'flying_pixels', 'health',
+        'image_codec', 'model_folder', 'newest', 'rate_limit', 'recording', 'scan', 'voxels',
+        'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'pretraining', 'quantization'},

@@ -47,7 +47,14 @@ from depth_node.settings import settings_from
 
 ROOT = Path(__file__).parents[1]
 VGA = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0)
-IMAGE_TOPICS = {'depth/image_rect', 'depth/relative', 'depth/camera_info', 'points'}
+IMAGE_TOPICS = {
+    'depth/image_rect',
+    'depth/relative',
+    'depth/camera_info',
+    'depth/color',
+    'scan',
+    'points',
+}
 
 
 @pytest.fixture(scope='module')
@@ -178,8 +185,8 @@ def topics_of(it) -> set[str]:
 @pytest.mark.parametrize(
     ('kind', 'topics'),
     [
-        ('relative', {'depth/relative', 'depth/camera_info'}),
-        ('metric', {'depth/image_rect', 'depth/camera_info', 'points'}),
+        ('relative', {'depth/relative', 'depth/camera_info', 'depth/color'}),
+        ('metric', IMAGE_TOPICS - {'depth/relative'}),
     ],
 )
 def test_a_node_offers_the_topics_of_its_model_and_no_others(rig, kind, topics):

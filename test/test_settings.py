@@ -47,7 +47,9 @@ def test_numbers_out_of_range_and_no_numbers_are_refused(item) -> None:
     kind = type(item.default)
     for limit in (item.low, item.high):
         # the limits of the depth must not cross each other
-        asked = {'depth.min_m': 0.0, 'depth.max_m': 1_000.0, item.name: kind(limit)}
+        asked = {'depth.min_m': 0.0, 'depth.max_m': 1_000.0}
+        asked |= {'scan.min_m': 0.0, 'scan.max_m': 1_000.0}
+        asked |= {'points.organized': False, item.name: kind(limit)}
         assert flat(settings_from(asked))[item.name] == limit
     for wrong in (kind(item.low - 1), kind(item.high + 1), math.nan, math.inf):
         with pytest.raises(SettingsError, match=item.name):

@@ -6,14 +6,16 @@ A message holds the memory of its frame or cloud, so it is to be published at on
 from __future__ import annotations
 
 import sys
+from array import array
 from functools import cache
+from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
@@ -27,6 +29,7 @@ from depth_node.frames import Frame
 from depth_node.frames import PackedCloud
 from depth_node.frames import RawImage
 from depth_node.frames import RelativeFrame
+from depth_node.scan import Scan
 
 _BIG_ENDIAN = sys.byteorder == 'big'
 _SECOND_NS = 1_000_000_000
@@ -84,12 +87,28 @@ def camera_fields(message: CameraInfo) -> CameraFields:
 
 def depth_message(frame: DepthFrame) -> Image:
     """Return depth as a 32FC1 image: metres along z, NaN unknown, +Inf nothing within range."""
-    return _float_image(frame, frame.depth_m)
+    return image_message(frame, frame.depth_m, '32FC1')
 
 
 def relative_message(frame: RelativeFrame) -> Image:
     """Return relative inverse depth as a 32FC1 image: no unit, larger is nearer, NaN unknown."""
-    return _float_image(frame, frame.inverse)
+    return image_message(frame, frame.inverse, '32FC1')
+
+
+def image_message(frame: Frame, values: NDArray[Any], encoding: str) -> Image:
+    """Return an image with the header of the source image.
+
+    :param values: (H, W) or (H, W, C), as ``encoding`` says.
+    """
+    message = Image(**_TAKES_ARRAYS)
+    message.header = header(frame)
+    message.height, message.width = values.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = int(_BIG_ENDIAN)
+    message.step = values.nbytes // len(values)
+    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
+    message.data = bytes_of(values)
+    return message
 
 
 def camera_info_message(frame: Frame) -> CameraInfo:
@@ -124,6 +143,21 @@ def cloud_message(packed: PackedCloud, frame: DepthFrame) -> PointCloud2:
     return message
 
 
+def scan_message(scan: Scan, frame: Frame, frame_id: str) -> LaserScan:
+    """Return a scan with the stamp of the source image.
+
+    :param frame_id: x forward, y left, z up, at the place of the camera.
+    """
+    message = LaserScan()
+    message.header = header(frame)
+    message.header.frame_id = frame_id
+    message.angle_min, message.angle_max = scan.angle_min_rad, scan.angle_max_rad
+    message.angle_increment = scan.angle_increment_rad
+    message.range_min, message.range_max = scan.range_min_m, scan.range_max_m
+    message.ranges = array('f', scan.ranges_m.tobytes())
+    return message
+
+
 @cache
 def _point_fields(fields: tuple[frames.PointField, ...]) -> list[PointField]:
     """Return the fields of a cloud as messages, which every cloud shares."""
@@ -142,16 +176,3 @@ def header(frame: Frame) -> Header:
 def stamp_ns(source: Header) -> int:
     """Return the stamp of a header, nanoseconds."""
     return int(source.stamp.sec) * _SECOND_NS + int(source.stamp.nanosec)
-
-
-def _float_image(frame: Frame, values: NDArray[np.float32]) -> Image:
-    """Return (H, W) numbers as a 32FC1 image with the header of the source image."""
-    message = Image(**_TAKES_ARRAYS)
-    message.header = header(frame)
-    message.height, message.width = values.shape
-    message.encoding = '32FC1'
-    message.is_bigendian = int(_BIG_ENDIAN)
-    message.step = message.width * values.itemsize
-    # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
-    message.data = bytes_of(values)
-    return message

@@ -1,8 +1,9 @@
 """What a node publishes of its frames, as topics; messages are made only for those who listen.
 
-A model of metric depth has ``depth/image_rect`` and ``points``, one of relative inverse depth
-``depth/relative``, and both ``depth/camera_info``.  A topic of the other kind is not even
-advertised, so that nobody waits for metres that will never come or takes other numbers for them.
+A model of metric depth has ``depth/image_rect``, ``scan`` and ``points``, one of relative inverse
+depth ``depth/relative``, and both ``depth/camera_info`` and ``depth/color``.  A topic of the other
+kind is not even advertised, so that nobody waits for metres that will never come or takes other
+numbers for them.
 """
 
 from __future__ import annotations
@@ -11,25 +12,28 @@ from abc import ABC
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
-from typing import TypeVar
 
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 
-from depth_node.cloud import CloudPacker
-from depth_node.frames import CameraModel
+from depth_node.depth_colors import DepthColors
+from depth_node.depth_image import DepthEncoder
 from depth_node.frames import DepthFrame
-from depth_node.frames import Frame
 from depth_node.frames import OutputFrame
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
 from depth_node.ros import messages
 from depth_node.ros import qos
-from depth_node.settings import PointsSettings
+from depth_node.ros.cloud_topic import CloudMaker
+from depth_node.ros.scan_topic import ScanMaker
+from depth_node.settings import DepthSettings
+from depth_node.settings import Settings
 
-F = TypeVar('F', bound=Frame)
+Offer = tuple[Any, Callable[[], Any]]
+"""A publisher, and what makes its message; None where there is none for this frame."""
 
 
 class Outputs(ABC):
@@ -40,17 +44,20 @@ class Outputs(ABC):
         self._publishers: list[Any] = []
         self._image = self._publisher(Image, image_topic)
         self._camera_info = self._publisher(CameraInfo, 'depth/camera_info')
+        self._color = self._publisher(Image, 'depth/color')
+        self._colors = DepthColors()
 
     def wanted(self) -> bool:
         """Tell whether anybody listens to anything."""
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
     @abstractmethod
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish what is listened to.
 
         :param frame: of the kind that these outputs are for.
-        :returns: False when nobody listens any more.
+        :returns: False when nobody listens any more; True also where what is listened to is not
+            due, or not to be had of this camera.
         :raises Rejected: when the frame cannot become a cloud; then nothing has left.
         """
 
@@ -59,16 +66,14 @@ class Outputs(ABC):
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
-    def _send_image(self, frame: F, message_of: Callable[[F], Image]) -> bool:
-        """Publish image and camera to those who listen; both are made before either leaves."""
-        ready = []
-        if self._image.get_subscription_count():
-            ready.append((self._image, message_of(frame)))
-        if self._camera_info.get_subscription_count():
-            ready.append((self._camera_info, messages.camera_info_message(frame)))
+    def _send(self, *offers: Offer) -> bool:
+        """Make what is listened to, all before any of it leaves; return False for nothing."""
+        listened = [offer for offer in offers if offer[0].get_subscription_count()]
+        ready = [(publisher, make()) for publisher, make in listened]
         for publisher, message in ready:
-            publisher.publish(message)
-        return bool(ready)
+            if message is not None:
+                publisher.publish(message)
+        return bool(listened)
 
     def _publisher(self, kind: type, topic: str) -> Any:
         """Make a publisher that serves reliable and best-effort readers."""
@@ -83,42 +88,40 @@ class Outputs(ABC):
 
 
 class MetricOutputs(Outputs):
-    """Depth in metres, its camera and its points."""
+    """Depth in metres, its camera, its scan and its points."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node, 'depth/image_rect')
+        self._scan = self._publisher(LaserScan, 'scan')
         self._points = self._publisher(PointCloud2, 'points')
-        self._packer: tuple[CameraModel, PointsSettings, CloudPacker] | None = None
+        self._scans = ScanMaker(node)
+        self._clouds = CloudMaker()
+        self._depths = DepthEncoder()
 
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish the depth first: packing a cloud takes a millisecond."""
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
         listened_to = self._points.get_subscription_count() > 0
-        packed = frame.cloud if points == frame.cloud_settings else None
-        packer = None
-        if listened_to and packed is None:
-            packer = self._packer_of(frame.camera, points)
-            packer.check(frame.depth_m, frame.rgb)
-        sent = self._send_image(frame, messages.depth_message)
-        if packer is not None:
-            packed = packer.pack(frame.depth_m, frame.rgb)
-        if listened_to and packed is not None:
-            self._points.publish(messages.cloud_message(packed, frame))
+        due = listened_to and self._clouds.due(frame, settings.points)
+        sent = self._send(
+            (self._image, lambda: self._depth_message(frame, settings.depth)),
+            (self._camera_info, lambda: messages.camera_info_message(frame)),
+        )
+        sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
+        sent |= self._send((self._color, lambda: self._color_message(frame)))
+        if due:
+            self._points.publish(self._clouds.message(frame, settings.points))
         return sent or listened_to
 
-    def _packer_of(self, camera: CameraModel, points: PointsSettings) -> CloudPacker:
-        """Return the packer of this camera, whose tables and buffers are kept."""
-        if self._packer is None or self._packer[:2] != (camera, points):
-            packer = CloudPacker(
-                camera,
-                organized=points.organized,
-                color=points.color,
-                stride=points.stride,
-                padded=points.padded,
-            )
-            self._packer = (camera, points, packer)
-        return self._packer[2]
+    def _depth_message(self, frame: DepthFrame, depth: DepthSettings) -> Image:
+        """Return the depth in the encoding that is asked for."""
+        values = self._depths.encoded(frame.depth_m, depth)
+        return messages.image_message(frame, values, depth.encoding)
+
+    def _color_message(self, frame: DepthFrame) -> Image:
+        """Return the depth as a picture for people."""
+        return messages.image_message(frame, self._colors.of_depth(frame.depth_m), 'rgb8')
 
 
 class RelativeOutputs(Outputs):
@@ -127,11 +130,19 @@ class RelativeOutputs(Outputs):
     def __init__(self, node: Node) -> None:
         super().__init__(node, 'depth/relative')
 
-    def publish(self, frame: OutputFrame, points: PointsSettings) -> bool:
-        """Publish the image and its camera; ``points`` is for metres and changes nothing."""
+    def publish(self, frame: OutputFrame, settings: Settings) -> bool:
+        """Publish the image and its camera; no setting concerns them."""
         if not isinstance(frame, RelativeFrame):
             raise TypeError(f'{type(frame).__name__} is no relative inverse depth')
-        return self._send_image(frame, messages.relative_message)
+        sent = self._send(
+            (self._image, lambda: messages.relative_message(frame)),
+            (self._camera_info, lambda: messages.camera_info_message(frame)),
+        )
+        return self._send((self._color, lambda: self._color_message(frame))) or sent
+
+    def _color_message(self, frame: RelativeFrame) -> Image:
+        """Return the inverse depth as a picture for people."""
+        return messages.image_message(frame, self._colors.of_inverse(frame.inverse), 'rgb8')
 
 
 def outputs_for(node: Node, card: ModelCard) -> Outputs:

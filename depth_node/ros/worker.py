@@ -178,7 +178,7 @@ class Worker:
         self._failures = self._bad_outputs = 0
         _check_age(arrival, settings.input.max_age_s)
         ready_ns = time.perf_counter_ns()
-        if not self._outputs.publish(frame, settings.points):
+        if not self._outputs.publish(frame, settings):
             self._health.dropped(NO_SUBSCRIBER)
             return
         self._order.note(image.frame_id, image.stamp_ns)
