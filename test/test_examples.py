@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -146,3 +148,33 @@ def test_launch_describes_an_example(path):
     assert started
     for argument in description.get_launch_arguments():
         assert len(argument.description) > 10
+
+
+# ---- containers
+
+
+@pytest.mark.parametrize('name', ['Dockerfile', 'Dockerfile.jetson'])
+def test_a_dockerfile_copies_what_is_there_and_says_that_it_was_not_built(name):
+    text = (ROOT / 'docker' / name).read_text()
+    assert 'NOT BUILT YET' in text
+    for source in re.findall(r'^COPY (\S+) ', text, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+    wanted = re.search(r"grep -E '(.+?)'", text)[1]
+    pinned = (ROOT / 'requirements' / 'run.txt').read_text().splitlines()
+    found = {line.partition('==')[0] for line in pinned if re.match(wanted, line)}
+    assert found == {'openvino', 'onnxruntime', 'safetensors', 'rosbags'}
+
+
+def test_the_entry_of_a_container_becomes_its_command(tmp_path):
+    script = (ROOT / 'docker' / 'entrypoint.sh').read_text()
+    for folder in ('/opt/ros/$ROS_DISTRO/', '/ws/install/'):
+        script = script.replace(folder, f'{tmp_path}/')
+    (tmp_path / 'setup.sh').write_text('export DISTRO_SOURCED=yes\n')
+    (tmp_path / 'local_setup.sh').write_text('export WORKSPACE_SOURCED=yes\n')
+    command = ('sh', '-c', 'echo $$ $DISTRO_SOURCED$WORKSPACE_SOURCED')
+    words = ['sh', '-c', script, 'entrypoint', *command]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+        identity, sourced = started.communicate(timeout=10)[0].split()
+    # Signals of `docker stop` go to the first process alone.
+    assert int(identity) == started.pid
+    assert sourced == 'yesyes'
