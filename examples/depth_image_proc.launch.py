@@ -1,7 +1,8 @@
 """Clouds of full resolution, made by C++ in the container in which their readers run.
 
     ros2 launch depth_node depth.launch.py image:=/camera/image_rect
-    ros2 launch /path/to/examples/depth_image_proc.launch.py image:=/camera/image_rect
+    cd $(ros2 pkg prefix --share depth_node)/examples
+    ros2 launch ./depth_image_proc.launch.py image:=/camera/image_rect
 
 Only the depth leaves the Python process, a quarter of the size of the cloud; the cloud is
 handed on by pointer to components of the same container.  Leave the node's own ``points`` without

@@ -1,7 +1,8 @@
 """A laser scan from the depth by depthimage_to_laserscan, for those who know its parameters.
 
     ros2 launch depth_node depth.launch.py
-    ros2 launch /path/to/examples/depthimage_to_laserscan.launch.py output_frame:=camera_link
+    cd $(ros2 pkg prefix --share depth_node)/examples
+    ros2 launch ./depthimage_to_laserscan.launch.py output_frame:=camera_link
 
 Tried: that the file loads with launch and launch_ros of Jazzy and describes this node; names of
 topics, parameters and the executable were read in the source of depthimage_to_laserscan (ros2).

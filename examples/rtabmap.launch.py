@@ -1,7 +1,8 @@
 """RGB-D odometry and a map with RTAB-Map, from image and depth of one camera.
 
     ros2 launch depth_node depth.launch.py image:=/camera/image_rect
-    ros2 launch /path/to/examples/rtabmap.launch.py image:=/camera/image_rect
+    cd $(ros2 pkg prefix --share depth_node)/examples
+    ros2 launch ./rtabmap.launch.py image:=/camera/image_rect
 
 Tried: that the file loads with launch and launch_ros of Jazzy and describes these nodes; names of
 packages, executables, topics and queues were read in the source of rtabmap_ros (ros2), those of

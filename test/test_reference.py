@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import rclpy
+from scripted_pipeline import ScriptedPipeline
 
 from depth_node.ros import interface
 from depth_node.ros import lifecycle_node
@@ -75,6 +77,24 @@ def test_links_of_the_page_lead_somewhere():
         assert (ROOT / 'docs' / target).exists(), target
 
 
+def test_every_argument_of_every_launch_file_is_on_the_page():
+    part = PAGE.partition('made: launch files')[2].partition('<!-- end -->')[0]
+    for path in (ROOT / 'launch').glob('*.launch.py'):
+        section = part.partition(f'### {path.name}\n')[2].partition('###')[0]
+        listed = set(re.findall(r'^\| `(\w+)`', section, re.MULTILINE))
+        tree = ast.parse(path.read_text())
+        used = {
+            item.slice.value
+            for item in ast.walk(tree)
+            if isinstance(item, ast.Subscript)
+            and isinstance(item.value, ast.Name)
+            and item.value.id == 'chosen'
+            and isinstance(item.slice, ast.Constant)
+        }
+        assert used and used <= listed, path.name
+        assert ('has to be given' in section) == (path.name != 'depth.launch.py')
+
+
 # ---- topics
 
 
@@ -116,6 +136,26 @@ def test_every_topic_that_the_source_names_is_on_the_page_and_the_other_way_roun
     listed = {topic.name for topic in TOPICS}
     assert named <= listed, 'add the topic to depth_node/ros/interface.py, then run: make docs'
     assert listed <= written
+
+
+def test_the_overrides_of_the_page_change_the_topics_of_the_node(private_network, tmp_path):
+    (block,) = re.findall(r'```yaml\n(.*?)```', PAGE, re.DOTALL)
+    (tmp_path / 'qos.yaml').write_text(block)
+    context = rclpy.Context()
+    words = ['--ros-args', '--params-file', str(tmp_path / 'qos.yaml')]
+    rclpy.init(args=words, context=context)
+    node = lifecycle_node.DepthNode(ScriptedPipeline().open, context=context)
+    try:
+        assert node.autostart()
+        (points,) = [item for item in node.publishers if item.topic_name == '/points']
+        assert (points.qos_profile.reliability.name, points.qos_profile.depth) == (
+            'BEST_EFFORT',
+            2,
+        )
+    finally:
+        node.close()
+        node.destroy_node()
+        context.try_shutdown()
 
 
 # ---- /diagnostics, reasons, exit codes

@@ -7,6 +7,7 @@ config/depth_node.yaml anew.
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Callable
@@ -114,6 +115,34 @@ def _topics(topics: Sequence[interface.Topic]) -> Iterator[str]:
     yield from _table(head, [(f'`{t.name}`', t.kind, t.qos, t.when) for t in topics])
 
 
+def _launch_tables() -> Iterator[str]:
+    """Yield the arguments of each launch file, read without running it."""
+    for path in sorted((_ROOT / 'launch').glob('*.launch.py')):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
+        yield f'### {path.name}'
+        yield ''
+        yield purpose
+        yield ''
+        rows = [(f'`{name}`', default, text) for name, default, text in _launch_arguments(tree)]
+        yield from _table(('argument', 'default', 'meaning'), rows)
+        yield ''
+
+
+def _launch_arguments(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Yield name, default and meaning from the tuples of a launch file."""
+    for item in tree.body:
+        if (
+            isinstance(item, ast.Assign)
+            and isinstance(item.targets[0], ast.Name)
+            and item.targets[0].id in ('ARGUMENTS', 'OWN_ARGUMENTS', 'NODE_ARGUMENTS')
+            and not any(isinstance(part, ast.Starred) for part in ast.walk(item.value))
+        ):
+            for name, default, text in ast.literal_eval(item.value):
+                shown = 'has to be given' if default is None else f'`{default}`' if default else ''
+                yield name, shown, text
+
+
 def _meanings(what: str, listed: Mapping[str, str]) -> Iterator[str]:
     """Yield a table of names and what they mean."""
     yield from _table((what, 'meaning'), [(f'`{name}`', text) for name, text in listed.items()])
@@ -121,6 +150,7 @@ def _meanings(what: str, listed: Mapping[str, str]) -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     'parameters': _parameter_tables,
+    'launch files': _launch_tables,
     'inputs': lambda: _topics(interface.INPUTS),
     'outputs': lambda: _topics(interface.OUTPUTS),
     'diagnostics': lambda: _meanings('key', interface.DIAGNOSTICS),
