@@ -1,4 +1,4 @@
-"""A laser scan from the depth by depthimage_to_laserscan, for those who know its parameters.
+"""A laser scan from the depth by depthimage_to_laserscan, beside the scan of the node itself.
 
     ros2 launch depth_node depth.launch.py
     cd $(ros2 pkg prefix --share depth_node)/examples
@@ -8,9 +8,10 @@ Tried: that the file loads with launch and launch_ros of Jazzy and describes thi
 topics, parameters and the executable were read in the source of depthimage_to_laserscan (ros2).
 Not tried: running it, for want of a machine with C++ packages of ROS 2.
 
-To know: the scan has the range_max of the parameter here, so keep it at or below the node's
-``depth.max_m``.  It takes ``scan_height`` rows about the optical centre and knows nothing of
-the floor: with a camera that looks down, the floor becomes an obstacle.
+To know: the node's own ``scan`` needs none of this; so this one goes to another topic.  Keep its
+``range_max`` at or below the node's ``depth.max_m``.  It takes ``scan_height`` rows about the
+optical centre and knows nothing of the floor: with a camera that looks down, the floor becomes an
+obstacle.
 """
 
 from launch.actions import DeclareLaunchArgument
@@ -23,6 +24,7 @@ from launch import LaunchDescription
 # name, default, description
 ARGUMENTS = (
     ('namespace', '', 'Namespace of the depth node and of this one.'),
+    ('scan', 'scan_of_depth', 'Topic of the scan; the node itself publishes scan.'),
     ('output_frame', 'camera_link', 'Frame of the scan: x forward, z up, not the optical frame.'),
     ('scan_height', '20', 'Rows of the depth image that are looked at, pixels.'),
     ('range_min', '0.3', 'Nearest range, metres.'),
@@ -64,6 +66,7 @@ def nodes(context) -> list:
             remappings=[
                 ('depth', 'depth/image_rect'),
                 ('depth_camera_info', 'depth/camera_info'),
+                ('scan', chosen['scan']),
             ],
         )
     ]

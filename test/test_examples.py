@@ -39,6 +39,7 @@ def test_the_costmap_marks_from_the_points_and_clears_from_a_scan():
     for name in ('depth_marks', 'depth_clears'):
         assert voxels[name]['topic'].lstrip('/') in OUTPUTS
         assert voxels[name]['data_type'] == 'PointCloud2'
+    assert scan['topic'].lstrip('/') in OUTPUTS and scan['data_type'] == 'LaserScan'
     # Without it +Inf, nothing in range, would clear nothing.
     assert scan['inf_is_valid'] is True and scan['clearing'] is True
 
@@ -127,7 +128,10 @@ def test_a_raw_image_is_rectified_in_the_container_first(described):
 
 def test_the_scan_and_the_map_are_made_of_topics_of_the_node(described):
     (scan,) = described('depthimage_to_laserscan.launch.py', 'nodes')
-    assert {new for _, new in scan['remappings']} <= OUTPUTS
+    remaps = dict(scan['remappings'])
+    assert {remaps['depth'], remaps['depth_camera_info']} <= OUTPUTS
+    # Two publishers of one topic would be mixed up.
+    assert remaps['scan'] not in OUTPUTS
     assert scan['parameters'][0]['range_max'] <= Settings().depth.max_m
     odometry, mapping = described('rtabmap.launch.py', 'nodes')
     for node in (odometry, mapping):

@@ -54,14 +54,15 @@ OUTPUTS = (
         'sensor_msgs/msg/Image',
         _NEWEST,
         'per frame, if somebody listens; models of metric depth only. 32FC1, metres: NaN unknown, '
-        '+Inf nothing within range. Stamp and frame_id are those of the source image',
+        '+Inf nothing within range; others by depth.encoding and depth.beyond. Stamp and frame_id '
+        'are those of the source image, here and below',
     ),
     Topic(
         'depth/relative',
         'sensor_msgs/msg/Image',
         _NEWEST,
         'per frame, if somebody listens; models of relative depth only, in place of '
-        'depth/image_rect and points. 32FC1 without unit, larger is nearer',
+        'depth/image_rect, scan and points. 32FC1 without unit, larger is nearer',
     ),
     Topic(
         'depth/camera_info',
@@ -70,10 +71,24 @@ OUTPUTS = (
         'with every depth image, if somebody listens; rectified camera of the size of the depth',
     ),
     Topic(
+        'depth/color',
+        'sensor_msgs/msg/Image',
+        _NEWEST,
+        'per frame, if somebody listens. rgb8, a picture for people: do not compute with it',
+    ),
+    Topic(
+        'scan',
+        'sensor_msgs/msg/LaserScan',
+        _NEWEST,
+        'per frame, if somebody listens and the camera sees its horizon; models of metric depth '
+        'only. Its frame_id is scan.frame_id or that of the image without _optical',
+    ),
+    Topic(
         'points',
         'sensor_msgs/msg/PointCloud2',
         _NEWEST,
-        'per frame after the depth, if somebody listens; models of metric depth only',
+        'per frame after the depth, or points.max_rate_hz, if somebody listens; models of metric '
+        'depth only',
     ),
     Topic(
         '/diagnostics',

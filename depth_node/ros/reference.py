@@ -101,7 +101,9 @@ def _allowed(parameter: Parameter) -> str:
 
 def _value(value: Value) -> str:
     """Return a default as it is written in YAML."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if value != '' else "''"
 
 
 def _limit(value: float) -> str:
