@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -26,10 +27,13 @@ OF_ROS = ('/rosout', '/parameter_events')
 OTHER_PROCESSES = ('player.py', 'collector.py')
 
 
+@functools.cache
 def trees():
-    for path in sorted(PACKAGE.rglob('*.py')):
-        if path.name != 'interface.py':
-            yield path, ast.parse(path.read_text())
+    return [
+        (path, ast.parse(path.read_text()))
+        for path in sorted(PACKAGE.rglob('*.py'))
+        if path.name != 'interface.py'
+    ]
 
 
 def strings(tree):
