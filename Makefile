@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test lint conformance benchmark performance networks pretrain clean
+.PHONY: help demo test lint conformance benchmark performance networks pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
@@ -17,6 +17,7 @@ help:
 	@echo 'make benchmark [MODELS=names]                   measure engines, frames and the node: ten minutes'
 	@echo 'make performance                                write docs/performance.md from what was measured'
 	@echo 'make networks                                   measure every network, write docs/networks.md'
+	@echo 'make docs                                       write docs/node.md and config/depth_node.yaml from the code'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -68,6 +69,9 @@ networks: $(VENV)/train.stamp
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)
+
+docs: $(VENV)/run.stamp
+	$(BIN)/python -m depth_node.ros.reference
 
 clean:
 	rm -rf $(VENV) build install log out

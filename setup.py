@@ -19,7 +19,7 @@ def data_files():
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (share, ['package.xml']),
     ]
-    for top in ('launch', 'config', 'models'):
+    for top in ('launch', 'config', 'models', 'examples'):
         for folder in [HERE / top, *(path for path in sorted((HERE / top).rglob('*')))]:
             if folder.is_dir() and folder.name != '__pycache__':
                 files = [str(p.relative_to(HERE)) for p in sorted(folder.iterdir()) if p.is_file()]

@@ -19,6 +19,8 @@ from depth_node.settings import settings_from
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / 'launch' / 'depth.launch.py'
+DEMO_FILE = ROOT / 'launch' / 'demo.launch.py'
+CAMERAS_FILE = ROOT / 'launch' / 'cameras.launch.py'
 NAV2_NAMES = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
 OWN_NAMES = {'model', 'engine', 'image', 'camera_info', 'rviz'}
 
@@ -142,8 +144,9 @@ def test_rviz_does_not_normalize_and_shows_the_topics_of_the_node():
 # ---- the launch file
 
 
-def test_the_launch_file_compiles():
-    compile(LAUNCH_FILE.read_text(), str(LAUNCH_FILE), 'exec')
+@pytest.mark.parametrize('path', [LAUNCH_FILE, DEMO_FILE, CAMERAS_FILE])
+def test_a_launch_file_compiles(path):
+    compile(path.read_text(), str(path), 'exec')
 
 
 @pytest.fixture
@@ -155,8 +158,8 @@ def launched(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     saved = dict(os.environ)
 
-    def run(**arguments):
-        described = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']()
+    def run(path=LAUNCH_FILE, **arguments):
+        described = runpy.run_path(str(path))['generate_launch_description']()
         context = launch.LaunchContext()
         context.launch_configurations.update(arguments)
         nodes = []
@@ -190,13 +193,22 @@ def test_the_launch_file_starts_the_node_and_rviz_only_if_asked(launched):
 
 
 @pytest.fixture
-def launch_functions(monkeypatch):
-    """Return the functions of the launch file; the launch packages need not be installed."""
+def launch_doubles(monkeypatch):
+    """Put doubles into the place of the launch packages, which need not be installed."""
     import types
 
     for package, names in {
         'launch': ['LaunchDescription'],
-        'launch.actions': ['DeclareLaunchArgument', 'OpaqueFunction', 'SetEnvironmentVariable'],
+        'launch.actions': [
+            'DeclareLaunchArgument',
+            'ExecuteProcess',
+            'GroupAction',
+            'IncludeLaunchDescription',
+            'OpaqueFunction',
+            'SetEnvironmentVariable',
+            'Shutdown',
+        ],
+        'launch.launch_description_sources': ['PythonLaunchDescriptionSource'],
         'launch.substitutions': ['LaunchConfiguration'],
         'launch_ros': [],
         'launch_ros.actions': ['Node', 'PushRosNamespace'],
@@ -205,7 +217,16 @@ def launch_functions(monkeypatch):
         for name in names:
             setattr(double, name, lambda *args, **options: options)
         monkeypatch.setitem(sys.modules, package, double)
+
+
+@pytest.fixture
+def launch_functions(launch_doubles):
+    """Return the functions of the launch file of the node."""
     return runpy.run_path(str(LAUNCH_FILE))
+
+
+def defaults_of(functions):
+    return {name: default for name, default, _ in functions['ARGUMENTS']}
 
 
 def test_camera_info_is_looked_for_beside_the_image(launch_functions):
@@ -233,3 +254,91 @@ def test_only_given_arguments_win_over_the_parameter_file(launch_functions):
 def test_a_switch_that_is_neither_true_nor_false_is_refused(launch_functions):
     with pytest.raises(ValueError, match='maybe'):
         launch_functions['is_true']('maybe')
+
+
+# ---- the launch file of the demo
+
+
+def test_the_demo_and_the_cameras_know_every_argument_that_they_hand_on(launch_doubles):
+    known = defaults_of(runpy.run_path(str(LAUNCH_FILE)))
+    # The player stamps with the real time, and the demo plays on the topics of the node.
+    left_out = {DEMO_FILE: {'use_sim_time', 'image', 'camera_info'}, CAMERAS_FILE: set()}
+    for path, missing in left_out.items():
+        own = runpy.run_path(str(path))
+        handed_on = {name for name, _, _ in own['NODE_ARGUMENTS']}
+        assert set(known) - set(defaults_of(own)) == missing
+        assert handed_on <= set(known)
+        for name in handed_on - {'rviz'}:
+            assert defaults_of(own)[name] == known[name], name
+
+
+def test_the_demo_plays_in_the_namespace_of_the_node(launch_doubles):
+    demo = runpy.run_path(str(DEMO_FILE))
+    words = demo['player_words']
+    chosen = {**defaults_of(demo), 'recording': '/bags/hall'}
+    assert words(chosen)[1:4] == ['-m', 'depth_node.ros.player', '/bags/hall']
+    assert '--loop' in words(chosen) and '--video' not in words(chosen)
+    assert words({**chosen, 'namespace': '/robot/'})[-3:] == ['--ros-args', '-r', '__ns:=/robot']
+    film = words({**chosen, 'video': 'true', 'hfov_deg': '90', 'loop': 'false'})
+    assert '--loop' not in film and film[film.index('--hfov-deg') + 1] == '90'
+
+
+def test_the_player_understands_the_words_of_the_demo(launch_doubles):
+    pytest.importorskip('rclpy')
+    from depth_node.ros import player
+
+    demo = runpy.run_path(str(DEMO_FILE))
+    chosen = {**defaults_of(demo), 'recording': '/bags/hall', 'video': 'true', 'rate': '2.0'}
+    options = player._parser().parse_args(demo['player_words'](chosen)[3:])
+    assert (str(options.source), options.video, options.rate) == ('/bags/hall', True, 2.0)
+
+
+# ---- the launch file of several cameras
+
+
+def test_each_camera_has_a_node_in_its_namespace(launch_doubles):
+    cameras = runpy.run_path(str(CAMERAS_FILE))
+    chosen = {**defaults_of(cameras), 'cameras': 'front, /rear/', 'rviz': 'true', 'model': 'm'}
+    front, rear = cameras['arguments_per_camera'](chosen)
+    assert (front['namespace'], rear['namespace']) == ('front', 'rear')
+    assert (front['rviz'], rear['rviz']) == ('true', 'false')
+    assert front['model'] == rear['model'] == 'm'
+    (nested,) = cameras['arguments_per_camera']({**chosen, 'cameras': 'a', 'namespace': 'robot'})
+    assert nested['namespace'] == 'robot/a'
+
+
+@pytest.mark.parametrize('text', ['front,front', 'front,/front', '', 'a,', 'a b', '1a', 'a//b'])
+def test_names_that_are_no_different_namespaces_are_refused(launch_doubles, text):
+    with pytest.raises(ValueError, match='cameras'):
+        runpy.run_path(str(CAMERAS_FILE))['camera_names'](text)
+
+
+def nodes_below(actions, context):
+    """Return the processes that actions lead to, with the namespace that is in force there."""
+    found = []
+    for action in actions:
+        if type(action).__name__ in ('Node', 'ExecuteProcess'):
+            found.append((action, context.launch_configurations.get('ros_namespace', '')))
+        else:
+            found += nodes_below(action.visit(context) or [], context)
+    return found
+
+
+def test_the_launch_file_of_cameras_starts_each_in_its_own_namespace(launched):
+    context, _, actions = launched(CAMERAS_FILE, cameras='front,rear', namespace='robot')
+    found = nodes_below(actions, context)
+    assert [namespace for _, namespace in found] == ['/robot/front', '/robot/rear']
+
+
+def test_the_launch_file_of_the_demo_starts_node_and_player(launched):
+    context, _, actions = launched(DEMO_FILE, recording='/bags/hall', namespace='robot')
+    found = nodes_below(actions, context)
+    assert [type(action).__name__ for action, _ in found] == ['Node', 'Node', 'ExecuteProcess']
+    assert found[0][1] == '/robot'
+    assert context.environment['FASTRTPS_DEFAULT_PROFILES_FILE'].endswith('.xml')
+
+
+def test_every_argument_of_the_other_launch_files_has_a_description(launched):
+    for path in (DEMO_FILE, CAMERAS_FILE):
+        described = runpy.run_path(str(path))['generate_launch_description']()
+        assert all(len(item.description) > 10 for item in described.get_launch_arguments())
