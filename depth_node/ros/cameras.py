@@ -1,8 +1,13 @@
-"""The camera that belongs to an image: the last good camera_info, and its view made once."""
+"""The camera that belongs to an image: the last good camera_info, and its view made once.
+
+Until a usable camera_info has come the parameters camera.intrinsics and camera.horizontal_fov_deg
+stand in for it, from the first image on; from then on camera_info counts alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
@@ -11,6 +16,8 @@ from sensor_msgs.msg import CameraInfo
 
 from depth_node import camera
 from depth_node.camera import CameraView
+from depth_node.camera import assumed
+from depth_node.camera.info import UNCALIBRATED
 from depth_node.errors import CameraRejected
 from depth_node.errors import Rejected
 from depth_node.errors import quoted
@@ -18,6 +25,7 @@ from depth_node.frames import CameraFields
 from depth_node.ros import messages
 from depth_node.ros import qos
 from depth_node.ros.remarks import Remarks
+from depth_node.settings import CameraSettings
 
 NO_CAMERA_INFO = 'no_camera_info'
 # A message that begins with a header: 4 bytes of encapsulation, then the stamp, twice 4 bytes.
@@ -27,16 +35,29 @@ _STAMP_END = 12
 class Cameras:
     """Listens to camera_info on the executor's thread, serves views to the worker's."""
 
-    def __init__(self, node: Node, remarks: Remarks, rectify: str, rectified_input: bool) -> None:
+    def __init__(
+        self,
+        node: Node,
+        remarks: Remarks,
+        rectify: str,
+        rectified_input: bool,
+        settings: Callable[[], CameraSettings] = CameraSettings,
+    ) -> None:
         """Subscribe.
 
         :param rectify: the parameter input.rectify.
         :param rectified_input: True when the name of the image topic says that it is rectified.
+        :param settings: returns the parameters that stand in for camera_info.
         """
         self._node = node
         self._remarks = remarks
         self._rectify = rectify
         self._rectified_input = rectified_input
+        self._settings = settings
+        self._assumed = assumed.AssumedCamera()
+        self._told_fov = False
+        self._told_frames: tuple[str, str] | None = None
+        self._uncalibrated = False
         self._fields: CameraFields | None = None
         self._content = b''
         self._cached: tuple[CameraFields, int, int, CameraView] | None = None
@@ -55,34 +76,31 @@ class Cameras:
         """Tell whether a usable camera_info has come."""
         return self._fields is not None
 
+    def source(self) -> str:
+        """Name where the intrinsics come from: 'camera_info', a parameter, or 'none'."""
+        if self._fields is not None:
+            return 'camera_info'
+        return assumed.source_of(self._settings()) or 'none'
+
     def description(self) -> str:
         """Return the state of camera_info in words."""
         fields = self._fields
         if fields is None:
-            return f'none on {self.topic}'
+            return f'{"not calibrated" if self._uncalibrated else "none"} on {self.topic}'
         lens = fields.distortion_model if any(fields.d) else 'no distortion'
         return f'{fields.width}x{fields.height}, {quoted(lens)}, frame {quoted(fields.frame_id)}'
 
     def view(self, width: int, height: int, frame_id: str) -> CameraView:
         """Return how an image of this size is to be looked at.
 
-        :raises CameraRejected: when no camera_info has come, or it does not explain the size.
+        :raises CameraRejected: when no camera is known, or it does not explain the size.
         """
+        # Read once: a camera_info that comes meanwhile counts from the next image on.
         fields = self._fields
         if fields is None:
-            raise CameraRejected(
-                NO_CAMERA_INFO,
-                f'camera_info on {self.topic}',
-                'no usable message',
-                'one before the image',
-                'Depth in metres needs the focal length.',
-            )
-        if fields.frame_id != frame_id:
-            self._remarks.warn(
-                'frame_id',
-                f'camera_info has frame_id {quoted(fields.frame_id)} and the image '
-                f'{quoted(frame_id)}; the one of the image is published',
-            )
+            fields = self._assumed_fields(width, height, frame_id)
+        elif fields.frame_id != frame_id:
+            self._tell_frames(fields.frame_id, frame_id)
         cached = self._cached
         if cached is None or cached[:3] != (fields, width, height):
             cached = (fields, width, height, self._view_of(fields, width, height))
@@ -131,9 +149,49 @@ class Cameras:
         try:
             camera.check_fields(fields)
         except Rejected as error:
+            if error.reason == UNCALIBRATED and self._fields is None:
+                self._uncalibrated = True
+                if assumed.source_of(self._settings()):
+                    return  # as expected: the parameters are there for this
             self._remarks.camera_rejected(error)
             return
         self._fields, self._content = fields, content
+
+    def _assumed_fields(self, width: int, height: int, frame_id: str) -> CameraFields:
+        """Return the camera that the parameters describe; a guess is told once.
+
+        :raises CameraRejected: when they describe none, or not that of such an image.
+        """
+        chosen = self._settings()
+        fields = self._assumed.fields(chosen, width, height, frame_id)
+        if fields is None:
+            raise CameraRejected(
+                NO_CAMERA_INFO,
+                f'camera_info on {self.topic}',
+                'no usable message',
+                'one before the image',
+                'Depth in metres needs the focal length; without a calibration set '
+                'camera.intrinsics or camera.horizontal_fov_deg.',
+            )
+        if assumed.source_of(chosen) == assumed.FROM_FOV and not self._told_fov:
+            self._told_fov = True
+            self._remarks.warn(
+                'guessed_intrinsics',
+                f'no usable camera_info on {self.topic}: the intrinsics are guessed from '
+                f'camera.horizontal_fov_deg = {chosen.horizontal_fov_deg:g}, which holds for a '
+                'centred lens without distortion; calibrate the camera for better depth',
+            )
+        return fields
+
+    def _tell_frames(self, of_camera: str, of_image: str) -> None:
+        """Say once, until they change, that two frame_ids differ."""
+        if self._told_frames != (of_camera, of_image):
+            self._told_frames = (of_camera, of_image)
+            self._remarks.warn(
+                'frame_id',
+                f'camera_info has frame_id {quoted(of_camera)} and the image '
+                f'{quoted(of_image)}; the one of the image is published',
+            )
 
     def _view_of(self, fields: CameraFields, width: int, height: int) -> CameraView:
         """Apply the parameter input.rectify."""

@@ -269,8 +269,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         phase = 'inactive' if self._pipeline is not None else 'unconfigured'
         if self._stream is not None:
             phase = 'active'
-            facts['input'] = self._stream.input_description()
-            facts['camera_info'] = self._stream.camera_description()
+            facts.update(self._stream.facts())
         self._diagnostics.publish(
             diagnostics.diagnostic_array(
                 self.get_name(),
