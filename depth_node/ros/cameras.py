@@ -57,6 +57,7 @@ class Cameras:
         self._assumed = assumed.AssumedCamera()
         self._told_fov = False
         self._told_frames: tuple[str, str] | None = None
+        self._other_frame: str | None = None
         self._uncalibrated = False
         self._fields: CameraFields | None = None
         self._content = b''
@@ -88,7 +89,12 @@ class Cameras:
         if fields is None:
             return f'{"not calibrated" if self._uncalibrated else "none"} on {self.topic}'
         lens = fields.distortion_model if any(fields.d) else 'no distortion'
-        return f'{fields.width}x{fields.height}, {quoted(lens)}, frame {quoted(fields.frame_id)}'
+        other = self._other_frame
+        images = '' if other is None else f', but that of images is {quoted(other)}'
+        return (
+            f'{fields.width}x{fields.height}, {quoted(lens)}, '
+            f'frame {quoted(fields.frame_id)}{images}'
+        )
 
     def view(self, width: int, height: int, frame_id: str) -> CameraView:
         """Return how an image of this size is to be looked at.
@@ -99,8 +105,10 @@ class Cameras:
         fields = self._fields
         if fields is None:
             fields = self._assumed_fields(width, height, frame_id)
-        elif fields.frame_id != frame_id:
-            self._tell_frames(fields.frame_id, frame_id)
+        else:
+            self._other_frame = frame_id if fields.frame_id != frame_id else None
+            if self._other_frame is not None:
+                self._tell_frames(fields.frame_id, frame_id)
         cached = self._cached
         if cached is None or cached[:3] != (fields, width, height):
             cached = (fields, width, height, self._view_of(fields, width, height))
