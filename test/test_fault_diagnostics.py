@@ -1,6 +1,6 @@
 """Every fault shows on /diagnostics within a second and is off it two seconds after it is over.
 
-The real node at its default settings, with a camera of 20 images a second.
+The real node, with a camera of 20 images a second.
 """
 
 from __future__ import annotations
@@ -99,12 +99,13 @@ class Camera:
 @pytest.mark.parametrize('name', FAULTS)
 def test_a_fault_shows_within_a_second_and_clears_within_two(rig, name):
     fault = FAULTS[name]
-    it = rig().ready().listen_to_diagnostics()
+    # A long period: faults that come and go are published by themselves.
+    it = rig(**{'node.diagnostics_period_s': 60.0}).ready().listen_to_diagnostics()
     sender = Camera(it)
 
     def well(status):
         text = status_text(status)
-        return status.level == OK and 'publishing' in text and "is 'left'" not in text
+        return status.level == OK and "is 'left'" not in text
 
     sender.until(well, 3.0)
     sender.until(
