@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip('rclpy')
 
 from node_rig import HEIGHT
-from node_rig import WIDTH
 from node_rig import camera_message
 from node_rig import image_message
 
