@@ -77,6 +77,20 @@ def test_an_encoding_that_is_no_utf8_is_refused(rig):
     assert it.report().drops == {'image_encoding': 1}
 
 
+def test_bytes_that_are_no_message_do_not_end_the_node(rig):
+    it = rig().ready()
+    for publisher, message in ((it.cameras, camera_message(k=ZOOMED)), (it.images, None)):
+        good = bytes(serialize_message(message or image_message(6 * SECOND)))
+        for wrong in (b'', good[:4], good[:30], good[:60], good[:4] + b'\xff' * 200):
+            publisher.publish(wrong)
+            it.pump(0.02)
+    it.wait(lambda: it.report().camera_rejections.get('camera_message'))
+    it.send()
+    it.wait(lambda: it.infos)
+    assert it.infos[0].k[0] == 50.0
+    assert it.report().published == 1
+
+
 # ---- cameras that change
 
 
@@ -133,6 +147,23 @@ def test_a_frame_id_that_differs_is_told_once(rig):
         it.send_message(message)
     it.wait(lambda: len(it.depth) == 4)
     assert sum("'left'" in line for line in it.log.lines) == 1
+
+
+def test_the_age_of_the_camera_info_is_told(rig):
+    it = rig(**{'node.diagnostics_period_s': 0.1}).ready().listen_to_diagnostics()
+    it.wait(lambda: any(float(values['camera_info age (s)']) > 0.3 for values in statuses(it)))
+    it.cameras.publish(camera_message())
+    it.diagnostics.clear()
+    it.wait(lambda: any(float(values['camera_info age (s)']) < 0.2 for values in statuses(it)))
+
+
+@pytest.mark.parametrize(('rectify', 'told'), [('never', 1), ('auto', 0)])
+def test_an_image_that_stays_bent_is_told(rig, rectify, told):
+    it = rig(**{'input.rectify': rectify}).listen().give_camera(d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    for _ in range(2):
+        it.send()
+    it.wait(lambda: len(it.depth) == 2)
+    assert sum('bends' in line for line in it.log.lines) == told
 
 
 # ---- time

@@ -7,6 +7,7 @@ stand in for it, from the first image on; from then on camera_info counts alone.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from sensor_msgs.msg import CameraInfo
 from depth_node import camera
 from depth_node.camera import CameraView
 from depth_node.camera import assumed
+from depth_node.camera import has_distortion
 from depth_node.camera.info import UNCALIBRATED
 from depth_node.errors import CameraRejected
 from depth_node.errors import Rejected
@@ -28,6 +30,7 @@ from depth_node.ros.remarks import Remarks
 from depth_node.settings import CameraSettings
 
 NO_CAMERA_INFO = 'no_camera_info'
+_UNREADABLE = 'camera_message'
 # A message that begins with a header: 4 bytes of encapsulation, then the stamp, twice 4 bytes.
 _STAMP_END = 12
 
@@ -61,6 +64,7 @@ class Cameras:
         self._uncalibrated = False
         self._fields: CameraFields | None = None
         self._content = b''
+        self._heard_ns = 0
         self._cached: tuple[CameraFields, int, int, CameraView] | None = None
         self._topic = str(node.resolve_topic_name('camera_info'))
         self._subscriptions = [self._subscribe(reliable=False, latched=False)]
@@ -82,6 +86,12 @@ class Cameras:
         if self._fields is not None:
             return 'camera_info'
         return assumed.source_of(self._settings()) or 'none'
+
+    def age(self) -> str:
+        """Return how long ago the last usable camera_info came, seconds; '' for never."""
+        if self._fields is None:
+            return ''
+        return f'{(time.monotonic_ns() - self._heard_ns) / 1e9:.1f}'
 
     def description(self) -> str:
         """Return the state of camera_info in words."""
@@ -150,11 +160,11 @@ class Cameras:
             most to do, and is nearly always the same but for its stamp: then it is not unpacked.
         """
         content = data[_STAMP_END:]
-        if content == self._content:
+        if content == self._content and content:
+            self._heard_ns = time.monotonic_ns()
             return
-        message = deserialize_message(data, CameraInfo)
-        fields = dataclasses.replace(messages.camera_fields(message), stamp_ns=0)
         try:
+            fields = _unpacked(data)
             camera.check_fields(fields)
         except Rejected as error:
             if error.reason == UNCALIBRATED and self._fields is None:
@@ -164,6 +174,7 @@ class Cameras:
             self._remarks.camera_rejected(error)
             return
         self._fields, self._content = fields, content
+        self._heard_ns = time.monotonic_ns()
 
     def _assumed_fields(self, width: int, height: int, frame_id: str) -> CameraFields:
         """Return the camera that the parameters describe; a guess is told once.
@@ -202,5 +213,29 @@ class Cameras:
             )
 
     def _view_of(self, fields: CameraFields, width: int, height: int) -> CameraView:
-        """Apply the parameter input.rectify."""
+        """Apply the parameter input.rectify; comes here once per camera and size."""
+        if self._rectify == 'never' and not self._rectified_input and has_distortion(fields):
+            self._remarks.warn(
+                'distorted',
+                'images are used as the lens bends them, because input.rectify is never: depth '
+                'and points are off towards the edges',
+            )
         return camera.chosen_view(fields, width, height, self._rectify, self._rectified_input)
+
+
+def _unpacked(data: bytes) -> CameraFields:
+    """Unpack a serialized message; its stamp is left out, so that equal cameras are equal.
+
+    :raises CameraRejected: for bytes that are no such message: a sender with another definition of
+        it, or a damaged recording.
+    """
+    try:
+        message = deserialize_message(data, CameraInfo)
+    except Exception as error:  # of several kinds, which differ between ROS distributions
+        raise CameraRejected(
+            _UNREADABLE,
+            'camera_info',
+            f'{len(data)} bytes that cannot be unpacked ({quoted(str(error))})',
+            'a sensor_msgs/CameraInfo',
+        ) from None
+    return dataclasses.replace(messages.camera_fields(message), stamp_ns=0)

@@ -284,7 +284,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._stream is not None:
             phase = 'active'
             self._shown = report.state, self._stream.facts()
-            facts.update(self._shown[1])
+            facts.update({**self._shown[1], **self._stream.figures()})
         self._diagnostics.publish(
             diagnostics.diagnostic_array(
                 self.get_name(),

@@ -81,13 +81,20 @@ class Stream:
             self._warn_of_silence('camera_info', self._cameras.topic, watched_s)
 
     def facts(self) -> dict[str, str]:
-        """Return what comes in, how it is delivered, and from where the camera is known."""
+        """Return what comes in, how it is delivered, and from where the camera is known.
+
+        None of it is a figure that always changes: a change is published at once.
+        """
         delivery = 'reliable' if self._images.reliable else 'best effort'
         return {
             'input': f'{self._images.topic}, {delivery}',
             'camera_info': self._cameras.description(),
             'intrinsics from': self._cameras.source(),
         }
+
+    def figures(self) -> dict[str, str]:
+        """Return what changes all the time."""
+        return {'camera_info age (s)': self._cameras.age()}
 
     def _warn_of_silence(self, name: str, topic: str, silence_s: float) -> None:
         """Name a silent topic and its publishers."""
