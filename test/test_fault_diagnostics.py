@@ -20,7 +20,8 @@ from node_rig import image_message
 
 PERIOD_S = 0.05
 SHOWS_S, CLEARS_S = 1.0, 2.0
-OK, WARN, STALE = b'\x00', b'\x01', b'\x03'
+OK, WARN, ERROR, STALE = b'\x00', b'\x01', b'\x02', b'\x03'
+LONG = {'node.diagnostics_period_s': 60.0}
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Camera:
 def test_a_fault_shows_within_a_second_and_clears_within_two(rig, name):
     fault = FAULTS[name]
     # A long period: faults that come and go are published by themselves.
-    it = rig(**{'node.diagnostics_period_s': 60.0}).ready().listen_to_diagnostics()
+    it = rig(**LONG).ready().listen_to_diagnostics()
     sender = Camera(it)
 
     def well(status):
@@ -113,3 +114,20 @@ def test_a_fault_shows_within_a_second_and_clears_within_two(rig, name):
         fault,
     )
     sender.until(well, CLEARS_S)
+
+
+def test_a_camera_that_is_not_described_shows_within_a_second_and_clears_within_two(rig):
+    it = rig(**LONG).listen().listen_to_diagnostics()
+    sender = Camera(it)
+    unknown = Fault(WARN, '', camera={'k': [0.0] * 9})
+    sender.until(lambda status: 'no_camera_info' in status.message, SHOWS_S, unknown)
+    sender.until(lambda status: status.level == OK, CLEARS_S)
+
+
+def test_an_image_that_hangs_is_an_error_after_a_second_until_it_is_done(rig):
+    it = rig('ok', 'hang', **LONG, **{'input.max_age_s': 60.0}).ready().listen_to_diagnostics()
+    sender = Camera(it)
+    it.send()
+    sender.until(lambda status: status.level == ERROR and 'in work' in status.message, 2.0)
+    it.pipeline.released.set()
+    sender.until(lambda status: status.level == OK, CLEARS_S)

@@ -31,6 +31,7 @@ def test_a_field_of_view_stands_in_at_once_and_the_guess_is_told_once(rig):
     it = rig(**FOV, **{'node.diagnostics_period_s': 0.1, 'node.input_timeout_s': 0.5})
     it.listen().listen_to_diagnostics()
     for _ in range(3):
+        it.node._remarks._throttle._last_ns.clear()
         it.send()
     it.wait(lambda: len(it.infos) == 3)
     assert ks(it)[0] == pytest.approx((32.0, 32.0, 31.5, 23.5))
