@@ -27,6 +27,9 @@ _HARMLESS = frozenset({NO_SUBSCRIBER, REPLACED, 'inactive'})
 _SECOND_NS = 1_000_000_000
 _WINDOW_NS = 10 * _SECOND_NS
 _RECENT_NS = 2 * _SECOND_NS
+# A fault that is over is out of /diagnostics within two seconds: this, and the time until the
+# change of the state is noticed and published.
+_FAULT_NS = 3 * _SECOND_NS // 2
 _SLOWEST_RATE_NS = 10 * _SECOND_NS
 _KEPT = 512
 _SLOW_FACTOR, _SLOW_AT_LEAST_NS = 3, 1 * _SECOND_NS
@@ -81,6 +84,8 @@ class Report:
     """Median time of each stage, milliseconds."""
     silence_s: float
     """Time since the last image, or since the watch began, seconds."""
+    stamp_remark: str
+    """What is odd about the stamp of the last published image; '' where nothing is."""
     hung: bool
     """True when an image has been in work for so long that only a new process helps."""
 
@@ -106,6 +111,8 @@ class Health:
         self._work = _Window()
         self._stages: dict[str, _Window] = {}
         self._recent_drops: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._recent_cameras: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._stamp_remark = ''
         self._began_ns = clock()
         self._work_began_ns: int | None = None
         self._failure = ''
@@ -137,18 +144,24 @@ class Health:
             self._recent_drops.append((self._clock(), reason))
 
     def published(
-        self, age_ns: int, stamp_age_ns: int | None, stage_ns: Mapping[str, int]
+        self,
+        age_ns: int,
+        stamp_age_ns: int | None,
+        stage_ns: Mapping[str, int],
+        stamp_remark: str = '',
     ) -> None:
         """Count an image whose depth has been published.
 
         :param age_ns: from its arrival until now.
         :param stamp_age_ns: from its stamp until now; None where that makes no sense.
         :param stage_ns: time spent per stage.
+        :param stamp_remark: what is odd about its stamp, from :func:`stamp_remark`.
         """
         with self._lock:
             now_ns = self._clock()
             self._published += 1
             self._outputs.add(now_ns, age_ns)
+            self._stamp_remark = stamp_remark
             if stamp_age_ns is not None:
                 self._stamp_ages.add(now_ns, stamp_age_ns)
             for stage, spent_ns in stage_ns.items():
@@ -158,6 +171,7 @@ class Health:
         """Count a camera_info that was refused."""
         with self._lock:
             self._camera_rejections[reason] += 1
+            self._recent_cameras.append((self._clock(), reason))
 
     def work_began(self) -> None:
         """Start the clock of the image in work."""
@@ -184,6 +198,11 @@ class Health:
         with self._lock:
             self._failure = ''
 
+    def state(self, stale_after_s: float) -> State:
+        """Judge the state alone, which is cheap; see :meth:`report`."""
+        with self._lock:
+            return self._judged(self._clock(), round(stale_after_s * _SECOND_NS))[0]
+
     def report(self, stale_after_s: float) -> Report:
         """Judge the state and sum up the counters.
 
@@ -192,8 +211,7 @@ class Health:
         """
         with self._lock:
             now_ns = self._clock()
-            silence_ns = now_ns - (self._arrivals.last_ns or self._began_ns)
-            state, text = self._judged(now_ns, silence_ns, round(stale_after_s * _SECOND_NS))
+            state, text = self._judged(now_ns, round(stale_after_s * _SECOND_NS))
             return Report(
                 state=state,
                 text=text,
@@ -210,12 +228,18 @@ class Health:
                     for stage, window in self._stages.items()
                     if (figures := _percentiles(window.values(now_ns)))
                 },
-                silence_s=silence_ns / _SECOND_NS,
+                silence_s=self._silence_ns(now_ns) / _SECOND_NS,
+                stamp_remark=self._stamp_remark,
                 hung=self._overrun(now_ns, _HUNG_FACTOR, _HUNG_AT_LEAST_NS),
             )
 
-    def _judged(self, now_ns: int, silence_ns: int, stale_ns: int) -> tuple[State, str]:
+    def _silence_ns(self, now_ns: int) -> int:
+        """Return the time since the last image, or since the watch began."""
+        return now_ns - (self._arrivals.last_ns or self._began_ns)
+
+    def _judged(self, now_ns: int, stale_ns: int) -> tuple[State, str]:
         """Return the state and its sentence; the worst that holds is told."""
+        silence_ns = self._silence_ns(now_ns)
         if self._failure:
             return State.FAILED, self._failure
         if self._overrun(now_ns, _SLOW_FACTOR, _SLOW_AT_LEAST_NS):
@@ -225,13 +249,16 @@ class Health:
             return State.STALE, f'no image yet, for {silence_ns / _SECOND_NS:.1f} s'
         if silence_ns > max(stale_ns, self._patience_ns()):
             return State.STALE, f'no image for {silence_ns / _SECOND_NS:.1f} s'
-        recent = Counter(
-            reason for at_ns, reason in self._recent_drops if now_ns - at_ns <= _RECENT_NS
-        )
+        recent = _recent(self._recent_drops, now_ns)
         harmful = {name: count for name, count in recent.items() if name not in _HARMLESS}
         if harmful:
-            listed = ', '.join(f'{count} {name}' for name, count in sorted(harmful.items()))
-            return State.DEGRADED, f'images dropped in the last 2 s: {listed}'
+            return State.DEGRADED, f'images dropped in the last 1.5 s: {_listed(harmful)}'
+        cameras = _recent(self._recent_cameras, now_ns)
+        if cameras:
+            return State.DEGRADED, (
+                f'camera_info refused in the last 1.5 s: {_listed(cameras)}; '
+                'what was known of the camera before stays in force'
+            )
         if recent[NO_SUBSCRIBER]:
             return State.OK, 'nobody listens, so nothing is computed'
         return State.OK, f'publishing {self._outputs.rate_hz(now_ns):.1f} depth images a second'
@@ -326,6 +353,16 @@ class _Window:
         """Return entries per second over the last two seconds."""
         recent = sum(1 for at_ns, _ in self._entries if now_ns - at_ns <= _RECENT_NS)
         return recent * _SECOND_NS / _RECENT_NS
+
+
+def _recent(entries: deque[tuple[int, str]], now_ns: int) -> Counter[str]:
+    """Count the reasons that are so recent that they make the state."""
+    return Counter(reason for at_ns, reason in entries if now_ns - at_ns <= _FAULT_NS)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Return counts and their names in one line."""
+    return ', '.join(f'{count} {name}' for name, count in sorted(counts.items()))
 
 
 def _percentiles(values_ns: Sequence[int]) -> Percentiles | None:

@@ -125,6 +125,26 @@ class InputSettings:
 
 
 @dataclass(frozen=True)
+class CameraSettings:
+    """The camera, for when none is described on camera_info; a usable message there wins."""
+
+    intrinsics: str = _parameter(
+        '',
+        'Intrinsics for a camera without a usable camera_info: fx fy cx cy in pixels of its first '
+        'image, e.g. 525 525 319.5 239.5; images of other sizes and the same shape scale them. '
+        'Empty: none. A usable camera_info wins.',
+    )
+    horizontal_fov_deg: float = _parameter(
+        0.0,
+        'Horizontal field of view, degrees, for a camera of which not even the intrinsics are '
+        'known: 5 or more; square pixels and a centred lens without distortion are assumed. '
+        '0: none. A usable camera_info and camera.intrinsics win.',
+        low=0.0,
+        high=170.0,
+    )
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """Which network runs, and on what."""
 
@@ -299,6 +319,7 @@ class Settings:
     """All parameters of the node; the attribute names are the first part of the dotted names."""
 
     input: InputSettings = field(default_factory=InputSettings)
+    camera: CameraSettings = field(default_factory=CameraSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     depth: DepthSettings = field(default_factory=DepthSettings)
     points: PointsSettings = field(default_factory=PointsSettings)
@@ -365,6 +386,37 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             'parameter points.voxel_m', quoted(points.voxel_m), f'0, or {SMALLEST_VOXEL_M:g} to 10'
         )
+    intrinsics_px(settings.camera.intrinsics)
+    if 0.0 < settings.camera.horizontal_fov_deg < 5.0:
+        raise SettingsError(
+            'parameter camera.horizontal_fov_deg',
+            quoted(settings.camera.horizontal_fov_deg),
+            '0 for none, or 5 to 170',
+            'It is in degrees.',
+        )
+
+
+def intrinsics_px(text: str) -> tuple[float, float, float, float] | None:
+    """Read the parameter camera.intrinsics.
+
+    :returns: fx, fy, cx and cy in pixels; None for an empty text.
+    :raises SettingsError: for anything but four numbers that a lens can have.
+    """
+    if not text:
+        return None
+    try:
+        fx, fy, cx, cy = (float(word) for word in text.split())
+    except ValueError:
+        fx = fy = cx = cy = math.nan
+    plausible = min(fx, fy) > 0.0 and 0.5 <= fx / fy <= 2.0 and min(cx, cy) >= -0.5
+    if not plausible or not math.isfinite(fx + fy + cx + cy):
+        raise SettingsError(
+            'parameter camera.intrinsics',
+            quoted(text),
+            'four numbers with blanks between: fx and fy above 0 and within a factor of 2 of each '
+            'other, cx and cy inside the image, all in pixels; or an empty text',
+        )
+    return fx, fy, cx, cy
 
 
 def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:
@@ -390,6 +442,7 @@ def _concern_class(name: str) -> Any:
     """Return the dataclass of one concern of :class:`Settings`."""
     return {
         'input': InputSettings,
+        'camera': CameraSettings,
         'model': ModelSettings,
         'depth': DepthSettings,
         'points': PointsSettings,

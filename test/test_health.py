@@ -7,6 +7,7 @@ import pytest
 from depth_node.health import Health
 from depth_node.health import State
 from depth_node.health import Throttle
+from depth_node.health import stamp_remark
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -138,7 +139,7 @@ def test_drops_degrade_the_state_and_are_named_and_it_clears_within_two_seconds(
     report = health.report(0.5)
     assert report.state is State.DEGRADED
     assert '30 image_data_length' in report.text
-    run(health, clock, 2.1)
+    run(health, clock, 1.6)
     assert health.report(0.5).state is State.OK
     assert health.report(0.5).drops == {'image_data_length': 30}
 
@@ -212,6 +213,38 @@ def test_refused_camera_infos_are_counted_apart(health):
     report = health.report(0.5)
     assert report.camera_rejections == {'camera_focal': 1}
     assert report.drops == {}
+
+
+def test_refused_camera_infos_degrade_the_state_until_they_cease(health, clock):
+    run(health, clock, 1)
+    health.camera_rejected('camera_focal')
+    report = health.report(0.5)
+    assert report.state is health.state(0.5) is State.DEGRADED
+    assert 'camera_info' in report.text and '1 camera_focal' in report.text
+    run(health, clock, 1.6)
+    assert health.report(0.5).state is health.state(0.5) is State.OK
+
+
+def test_what_is_odd_about_stamps_is_reported_until_it_ceases(health):
+    health.published(0, None, {}, 'odd')
+    assert health.report(0.5).stamp_remark == 'odd'
+    health.published(0, 0, {})
+    assert health.report(0.5).stamp_remark == ''
+
+
+@pytest.mark.parametrize(
+    ('age_ns', 'stamp_ns', 'said'),
+    [
+        (0, 0, 'stamp 0'),
+        (-3 * S, 9 * S, '3.00 s in the future'),
+        (61 * S, 9 * S, 'over a minute old'),
+        (-S // 20, 9 * S, ''),
+        (59 * S, 9 * S, ''),
+    ],
+)
+def test_clocks_that_disagree_are_told_with_the_offset(age_ns, stamp_ns, said):
+    remark = stamp_remark(age_ns, stamp_ns)
+    assert said in remark and bool(said) == bool(remark)
 
 
 def test_a_cause_is_told_once_in_five_seconds_with_its_count(clock):

@@ -240,3 +240,47 @@ def test_a_depth_that_is_not_positive_is_unknown_and_an_infinite_one_stays_infin
     assert np.isnan(depth[:95]).all()
     assert np.isfinite(depth[110:330]).all()
     assert np.isposinf(depth[360:]).all()
+
+
+def test_every_size_gives_what_it_gives_alone_whatever_came_before(opened) -> None:
+    small = CameraModel(320, 240, 250.0, 250.0, 159.75, 119.75)
+    ramp = np.linspace(0.02, 0.9, 96 * 128, dtype=np.float32).reshape(96, 128)
+
+    def depth_of(pipeline, engines, model):
+        engines[-1].output[:] = ramp
+        return process(pipeline, model).depth_m.copy()
+
+    alone = {model: depth_of(*opened(), model) for model in (VGA, small)}
+    pipeline, engines = opened()
+    for model in (VGA, small, VGA, small, small, VGA):
+        np.testing.assert_array_equal(depth_of(pipeline, engines, model), alone[model])
+
+
+@pytest.mark.parametrize('level', [0, 255], ids=['black', 'white'])
+@pytest.mark.parametrize('kind', ['disparity', 'metric'])
+def test_an_image_without_contrast_is_given_to_the_network_and_published(
+    opened, level: int, kind: str
+) -> None:
+    spec = OutputSpec('metric') if kind == 'metric' else OutputSpec('disparity', 0.1, 100.0)
+    pipeline, engines = opened(output=spec)
+    engines[-1].output[:] = 0.5
+    rgb = np.full((480, 640, 3), level, np.uint8)
+    with np.errstate(all='raise', under='ignore'):
+        frame = pipeline.process(
+            CameraImage(rgb, 123, ''), camera.CameraView(VGA, None), settings_from({})
+        )
+    assert engines[-1].given is not None and np.isfinite(engines[-1].given).all()
+    assert np.isfinite(frame.depth_m).all() and np.ptp(frame.depth_m) < 1e-5
+
+
+def test_the_bundled_model_makes_depth_of_pictures_without_contrast() -> None:
+    pytest.importorskip('openvino')
+    settings = settings_from({'model.engine': 'openvino', 'depth.edge_step': 0.0})
+    pipeline = Pipeline.open(settings)
+    view = camera.CameraView(VGA, None)
+    stripes = np.where(np.arange(640) // 8 % 2, 255, 0)[None, :, None]
+    for levels in (0, 255, stripes):
+        rgb = np.full((480, 640, 3), levels, np.uint8)
+        depth_m = pipeline.process(CameraImage(rgb, 123, ''), view, settings).depth_m
+        assert not np.isnan(depth_m).any() and (depth_m > 0.0).all()
+    pipeline.close()

@@ -1,8 +1,14 @@
-"""The camera that belongs to an image: the last good camera_info, and its view made once."""
+"""The camera that belongs to an image: the last good camera_info, and its view made once.
+
+Until a usable camera_info has come the parameters camera.intrinsics and camera.horizontal_fov_deg
+stand in for it, from the first image on; from then on camera_info counts alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
@@ -11,6 +17,9 @@ from sensor_msgs.msg import CameraInfo
 
 from depth_node import camera
 from depth_node.camera import CameraView
+from depth_node.camera import assumed
+from depth_node.camera import has_distortion
+from depth_node.camera.info import UNCALIBRATED
 from depth_node.errors import CameraRejected
 from depth_node.errors import Rejected
 from depth_node.errors import quoted
@@ -18,8 +27,10 @@ from depth_node.frames import CameraFields
 from depth_node.ros import messages
 from depth_node.ros import qos
 from depth_node.ros.remarks import Remarks
+from depth_node.settings import CameraSettings
 
 NO_CAMERA_INFO = 'no_camera_info'
+_UNREADABLE = 'camera_message'
 # A message that begins with a header: 4 bytes of encapsulation, then the stamp, twice 4 bytes.
 _STAMP_END = 12
 
@@ -27,18 +38,33 @@ _STAMP_END = 12
 class Cameras:
     """Listens to camera_info on the executor's thread, serves views to the worker's."""
 
-    def __init__(self, node: Node, remarks: Remarks, rectify: str, rectified_input: bool) -> None:
+    def __init__(
+        self,
+        node: Node,
+        remarks: Remarks,
+        rectify: str,
+        rectified_input: bool,
+        settings: Callable[[], CameraSettings] = CameraSettings,
+    ) -> None:
         """Subscribe.
 
         :param rectify: the parameter input.rectify.
         :param rectified_input: True when the name of the image topic says that it is rectified.
+        :param settings: returns the parameters that stand in for camera_info.
         """
         self._node = node
         self._remarks = remarks
         self._rectify = rectify
         self._rectified_input = rectified_input
+        self._settings = settings
+        self._assumed = assumed.AssumedCamera()
+        self._told_fov = False
+        self._told_frames: tuple[str, str] | None = None
+        self._other_frame: str | None = None
+        self._uncalibrated = False
         self._fields: CameraFields | None = None
         self._content = b''
+        self._heard_ns = 0
         self._cached: tuple[CameraFields, int, int, CameraView] | None = None
         self._topic = str(node.resolve_topic_name('camera_info'))
         self._subscriptions = [self._subscribe(reliable=False, latched=False)]
@@ -55,34 +81,44 @@ class Cameras:
         """Tell whether a usable camera_info has come."""
         return self._fields is not None
 
+    def source(self) -> str:
+        """Name where the intrinsics come from: 'camera_info', a parameter, or 'none'."""
+        if self._fields is not None:
+            return 'camera_info'
+        return assumed.source_of(self._settings()) or 'none'
+
+    def age(self) -> str:
+        """Return how long ago the last usable camera_info came, seconds; '' for never."""
+        if self._fields is None:
+            return ''
+        return f'{(time.monotonic_ns() - self._heard_ns) / 1e9:.1f}'
+
     def description(self) -> str:
         """Return the state of camera_info in words."""
         fields = self._fields
         if fields is None:
-            return f'none on {self.topic}'
+            return f'{"not calibrated" if self._uncalibrated else "none"} on {self.topic}'
         lens = fields.distortion_model if any(fields.d) else 'no distortion'
-        return f'{fields.width}x{fields.height}, {quoted(lens)}, frame {quoted(fields.frame_id)}'
+        other = self._other_frame
+        images = '' if other is None else f', but that of images is {quoted(other)}'
+        return (
+            f'{fields.width}x{fields.height}, {quoted(lens)}, '
+            f'frame {quoted(fields.frame_id)}{images}'
+        )
 
     def view(self, width: int, height: int, frame_id: str) -> CameraView:
         """Return how an image of this size is to be looked at.
 
-        :raises CameraRejected: when no camera_info has come, or it does not explain the size.
+        :raises CameraRejected: when no camera is known, or it does not explain the size.
         """
+        # Read once: a camera_info that comes meanwhile counts from the next image on.
         fields = self._fields
         if fields is None:
-            raise CameraRejected(
-                NO_CAMERA_INFO,
-                f'camera_info on {self.topic}',
-                'no usable message',
-                'one before the image',
-                'Depth in metres needs the focal length.',
-            )
-        if fields.frame_id != frame_id:
-            self._remarks.warn(
-                'frame_id',
-                f'camera_info has frame_id {quoted(fields.frame_id)} and the image '
-                f'{quoted(frame_id)}; the one of the image is published',
-            )
+            fields = self._assumed_fields(width, height, frame_id)
+        else:
+            self._other_frame = frame_id if fields.frame_id != frame_id else None
+            if self._other_frame is not None:
+                self._tell_frames(fields.frame_id, frame_id)
         cached = self._cached
         if cached is None or cached[:3] != (fields, width, height):
             cached = (fields, width, height, self._view_of(fields, width, height))
@@ -124,17 +160,82 @@ class Cameras:
             most to do, and is nearly always the same but for its stamp: then it is not unpacked.
         """
         content = data[_STAMP_END:]
-        if content == self._content:
+        if content == self._content and content:
+            self._heard_ns = time.monotonic_ns()
             return
-        message = deserialize_message(data, CameraInfo)
-        fields = dataclasses.replace(messages.camera_fields(message), stamp_ns=0)
         try:
+            fields = _unpacked(data)
             camera.check_fields(fields)
         except Rejected as error:
+            if error.reason == UNCALIBRATED and self._fields is None:
+                self._uncalibrated = True
+                if assumed.source_of(self._settings()):
+                    return  # as expected: the parameters are there for this
             self._remarks.camera_rejected(error)
             return
         self._fields, self._content = fields, content
+        self._heard_ns = time.monotonic_ns()
+
+    def _assumed_fields(self, width: int, height: int, frame_id: str) -> CameraFields:
+        """Return the camera that the parameters describe; a guess is told once.
+
+        :raises CameraRejected: when they describe none, or not that of such an image.
+        """
+        chosen = self._settings()
+        fields = self._assumed.fields(chosen, width, height, frame_id)
+        if fields is None:
+            raise CameraRejected(
+                NO_CAMERA_INFO,
+                f'camera_info on {self.topic}',
+                'no usable message',
+                'one before the image',
+                'Depth in metres needs the focal length; without a calibration set '
+                'camera.intrinsics or camera.horizontal_fov_deg.',
+            )
+        if assumed.source_of(chosen) == assumed.FROM_FOV and not self._told_fov:
+            self._told_fov = True
+            self._remarks.warn(
+                'guessed_intrinsics',
+                f'no usable camera_info on {self.topic}: the intrinsics are guessed from '
+                f'camera.horizontal_fov_deg = {chosen.horizontal_fov_deg:g}, which holds for a '
+                'centred lens without distortion; calibrate the camera for better depth',
+            )
+        return fields
+
+    def _tell_frames(self, of_camera: str, of_image: str) -> None:
+        """Say once, until they change, that two frame_ids differ."""
+        if self._told_frames != (of_camera, of_image):
+            self._told_frames = (of_camera, of_image)
+            self._remarks.warn(
+                'frame_id',
+                f'camera_info has frame_id {quoted(of_camera)} and the image '
+                f'{quoted(of_image)}; the one of the image is published',
+            )
 
     def _view_of(self, fields: CameraFields, width: int, height: int) -> CameraView:
-        """Apply the parameter input.rectify."""
+        """Apply the parameter input.rectify; comes here once per camera and size."""
+        if self._rectify == 'never' and not self._rectified_input and has_distortion(fields):
+            self._remarks.warn(
+                'distorted',
+                'images are used as the lens bends them, because input.rectify is never: depth '
+                'and points are off towards the edges',
+            )
         return camera.chosen_view(fields, width, height, self._rectify, self._rectified_input)
+
+
+def _unpacked(data: bytes) -> CameraFields:
+    """Unpack a serialized message; its stamp is left out, so that equal cameras are equal.
+
+    :raises CameraRejected: for bytes that are no such message: a sender with another definition of
+        it, or a damaged recording.
+    """
+    try:
+        message = deserialize_message(data, CameraInfo)
+    except Exception as error:  # of several kinds, which differ between ROS distributions
+        raise CameraRejected(
+            _UNREADABLE,
+            'camera_info',
+            f'{len(data)} bytes that cannot be unpacked ({quoted(str(error))})',
+            'a sensor_msgs/CameraInfo',
+        ) from None
+    return dataclasses.replace(messages.camera_fields(message), stamp_ns=0)

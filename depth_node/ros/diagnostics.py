@@ -85,6 +85,7 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
     yield 'output rate (Hz)', f'{report.output_rate_hz:.1f}'
     yield 'age since arrival p50/p95/p99 (ms)', _shown(report.age)
     yield 'age since stamp p50/p95/p99 (ms)', _shown(report.stamp_age)
+    yield 'stamps', report.stamp_remark or 'of now'
     for stage, median_ms in report.stages_ms.items():
         yield f'stage {stage} (ms)', f'{median_ms:.2f}'
 

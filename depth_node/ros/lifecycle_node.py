@@ -33,6 +33,7 @@ from depth_node.engines.selection import ON_GPU
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.health import Health
+from depth_node.health import State
 from depth_node.newest import StampOrder
 from depth_node.pipeline import Pipeline
 from depth_node.ros import diagnostics
@@ -55,6 +56,7 @@ from depth_node.settings import Settings
 EXIT_CONFIGURE = 1
 _NAME = 'depth_node'
 _WATCH_PERIOD_S = 0.5
+_STATE_PERIOD_S = 0.2
 _DEACTIVATES_WITHIN_S = 30.0
 _ENDS_WITHIN_S = 1.5
 _SWITCH_INTERVAL_S = 1e-4
@@ -101,6 +103,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
         self._report_timer = self._new_report_timer()
+        self._shown: tuple[State, dict[str, str]] | None = None
+        self._state_timer = self.create_timer(
+            _STATE_PERIOD_S, self._publish_change, clock=self._steady
+        )
 
     @property
     def settings(self) -> Settings:
@@ -258,10 +264,18 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._stream is not None:
             self._stream.watch()
 
+    def _publish_change(self) -> None:
+        """Publish at once, not after node.diagnostics_period_s, when a fault came or went."""
+        if self._stream is not None:
+            state = self._health.state(self.settings.input.max_age_s)
+            if (state, self._stream.facts()) != self._shown:
+                self._publish_diagnostics()
+
     def _publish_diagnostics(self) -> None:
         """Publish the health, if anybody listens."""
         if not self._diagnostics.get_subscription_count():
             return
+        report = self._health.report(self.settings.input.max_age_s)
         facts: dict[str, str] = {}
         if self._pipeline is not None:
             facts = diagnostics.pipeline_facts(self._pipeline)
@@ -269,13 +283,13 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         phase = 'inactive' if self._pipeline is not None else 'unconfigured'
         if self._stream is not None:
             phase = 'active'
-            facts['input'] = self._stream.input_description()
-            facts['camera_info'] = self._stream.camera_description()
+            self._shown = report.state, self._stream.facts()
+            facts.update({**self._shown[1], **self._stream.figures()})
         self._diagnostics.publish(
             diagnostics.diagnostic_array(
                 self.get_name(),
                 self.get_clock().now().to_msg(),
-                self._health.report(self.settings.input.max_age_s),
+                report,
                 phase,
                 facts,
             )

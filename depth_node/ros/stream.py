@@ -46,7 +46,9 @@ class Stream:
         rectified = camera.is_named_rectified(str(node.resolve_topic_name(name_of(chosen))))
         # Cameras first: of messages that are there at the same time, the executor takes the first
         # subscription's, and the first image is of use only to those who know the camera.
-        self._cameras = Cameras(node, remarks, chosen.rectify, rectified)
+        self._cameras = Cameras(
+            node, remarks, chosen.rectify, rectified, lambda: node.settings.camera
+        )
         self._images = Images(node, lambda: node.settings, self._slot, outputs.wanted, remarks)
         self._worker = Worker(node, pipeline, self._slot, self._cameras, outputs, order, remarks)
         self._worker.start()
@@ -75,17 +77,24 @@ class Stream:
         if report.silence_s > timeout_s:
             self._warn_of_silence('image', self._images.topic, report.silence_s)
         watched_s = self._health.watched_s()
-        if not self._cameras.known and watched_s > timeout_s:
+        if self._cameras.source() == 'none' and watched_s > timeout_s:
             self._warn_of_silence('camera_info', self._cameras.topic, watched_s)
 
-    def camera_description(self) -> str:
-        """Return the state of camera_info in words."""
-        return self._cameras.description()
+    def facts(self) -> dict[str, str]:
+        """Return what comes in, how it is delivered, and from where the camera is known.
 
-    def input_description(self) -> str:
-        """Return the image topic and how it is delivered, in words."""
+        None of it is a figure that always changes: a change is published at once.
+        """
         delivery = 'reliable' if self._images.reliable else 'best effort'
-        return f'{self._images.topic}, {delivery}'
+        return {
+            'input': f'{self._images.topic}, {delivery}',
+            'camera_info': self._cameras.description(),
+            'intrinsics from': self._cameras.source(),
+        }
+
+    def figures(self) -> dict[str, str]:
+        """Return what changes all the time."""
+        return {'camera_info age (s)': self._cameras.age()}
 
     def _warn_of_silence(self, name: str, topic: str, silence_s: float) -> None:
         """Name a silent topic and its publishers."""

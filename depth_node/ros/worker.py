@@ -197,7 +197,7 @@ class Worker:
         if odd:
             self._remarks.warn('stamp', odd)
         age_ns = time.monotonic_ns() - arrival.arrived_ns
-        self._health.published(age_ns, None if odd else stamp_age_ns, spent_ns)
+        self._health.published(age_ns, None if odd else stamp_age_ns, spent_ns, odd)
 
     def _check_order(self, frame_id: str, stamp_ns: int) -> None:
         """Refuse a stamp that is not newer than the last one that left."""
