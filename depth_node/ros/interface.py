@@ -126,6 +126,9 @@ DIAGNOSTICS = {
     'standard deviations of that output',
     'input': 'image topic and how it is delivered at present',
     'camera_info': 'size, lens and frame of the camera in use, or that there is none',
+    'camera_info age (s)': 'since the last camera_info that could be used',
+    'intrinsics from': 'camera_info, camera.intrinsics, camera.horizontal_fov_deg or none',
+    'stamps': 'what is odd about the stamps of the images, or that they are of now',
 }
 """Key of the status ``depth_node: depth`` to its meaning."""
 
@@ -146,6 +149,7 @@ REASONS = {
     'image_step': 'the rows are shorter than their pixels, or not whole pixels apart',
     'image_data_length': 'more or fewer bytes than the fields promise',
     'image_compressed': 'the bytes are no image that can be decoded',
+    'camera_message': 'a camera_info whose bytes cannot be read',
     'camera_size': f'width or height of camera_info: {_OF_FIELDS}',
     'camera_uncalibrated': 'K[0] is 0: the camera has not been calibrated',
     'camera_intrinsics': f'K: {_OF_FIELDS}',
