@@ -16,6 +16,7 @@ from soak import over_dds
 from soak import overload
 from soak import pictures
 from soak import storm
+from soak.processes import ROOT
 from soak.row import Row
 from soak.row import growth
 
@@ -65,6 +66,11 @@ def test_lifecycle_cycles_leave_no_thread_and_no_file_descriptor(tmp_path, priva
     row = cycles.scripted_cycles(tmp_path, 24, mib=8.0)
     assert not row.broken
     assert row.figures['failed'] == 0
+
+
+def test_the_kills_wait_as_long_as_our_launch_file_before_a_new_start():
+    launch_file = ROOT / 'launch' / 'depth.launch.py'
+    assert f'RESPAWN_DELAY_S = {endings.RESPAWN_DELAY_S}' in launch_file.read_text()
 
 
 def test_growth_is_that_of_the_later_rounds():

@@ -10,6 +10,7 @@ from typing import Any
 
 import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.logging import LoggingSeverity
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
@@ -34,6 +35,7 @@ def _cycles(count: int, tick: Callable[[int], None], **parameters: Any) -> dict[
         namespace='/soak_cycles',
         parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()],
     )
+    node.get_logger().set_level(LoggingSeverity.WARN)
     samples: dict[str, Any] = {'memory': [], 'threads': [], 'descriptors': [], 'failed': 0}
     try:
         for number in range(count):

@@ -128,9 +128,10 @@ def overload(
         'age_at_start_max_ms': round(float(ages_s.max()) * 1e3, 2),
         'bound_ms': round(float(np.median(bound_s)) * 1e3, 2),
         'within_bound_share': round(within, 4),
-        'growth_mib_per_100000': round(growth(memory, 100_000) / MIB, 3),
+        'growth_mib': round(growth(memory, sent) / MIB, 3),
     }
-    share = row.figures['output_share']
+    share, grown = row.figures['output_share'], row.figures['growth_mib']
+    row.require(grown < 1.0, f'memory grows by {grown} MiB in {sent} images')
     row.require(share >= _OUTPUT_SHARE, f'under load {share} of the images leave')
     row.require(
         within >= _WITHIN_SHARE, f'{within:.3f} of the images are in work within the bound'
