@@ -26,7 +26,7 @@ from soak.row import rss_bytes
 RATES = {'fail': 0.001, 'memory': 0.001, 'host memory': 0.001, 'nan': 0.003, 'slow': 0.001}
 _MAX_AGE_S = 0.1
 _SLOW_S = 0.12
-_PUBLISHING_S = 0.05  # from the node's last look at the age to the publisher of this check
+_PUBLISHING_S = 0.1  # from the node's last look at the age to the publisher of this check
 _NUMBERS = 1_000_000
 _PERIOD_NS = 33_000_000
 _PHASE = 2_500
