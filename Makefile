@@ -17,7 +17,7 @@ help:
 	@echo 'make benchmark [MODELS=names]                   measure engines, frames and the node: ten minutes'
 	@echo 'make performance                                write docs/performance.md from what was measured'
 	@echo 'make networks                                   measure every network, write docs/networks.md'
-	@echo 'make soak [CHECKS=names]                        hours of a robot in a quarter of one: storms, kills, signals'
+	@echo 'make soak [CHECKS=names]                        storms of images, kills, signals, cycles: twenty minutes'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
