@@ -52,8 +52,8 @@ PROTOCOL = (
     'is published is judged by what was sent. overload: ten times the rate that the engine can '
     'take. over_dds: the node with the bundled model and a 30 Hz camera; camera and listener are '
     'killed every few seconds. signals: SIGINT or SIGTERM, sometimes two, at random moments '
-    'within 4 s from when the process handles signals. respawns: SIGKILL, 2 s of waiting, a new '
-    'start. cycles: configure, activate, deactivate, cleanup.'
+    'within 2.5 s from when the process handles signals or, every other time, is ready. respawns: '
+    'SIGKILL, 2 s of waiting, a new start. cycles: configure, activate, deactivate, cleanup.'
 )
 
 

@@ -17,7 +17,8 @@ from soak.processes import start_peer
 from soak.processes import wait_until_signals_are_heeded
 from soak.row import Row
 
-_LATEST_S = 4.0
+_LATEST_S = 2.5
+_READY = 'is ready after'
 _ENDS_WITHIN_S = 20.0
 _BAD_WORDS = ('Traceback', 'terminate called', 'Segmentation', 'Exception', 'Fatal')
 # the default of `respawn_delay` in our launch file
@@ -30,67 +31,78 @@ def signals(
 ) -> Row:
     """Send SIGINT or SIGTERM, one time in four twice, at random moments of start and work.
 
-    The moments begin when the process has told the kernel that it handles signals: what comes
-    before that is the interpreter's own start.
+    The moments of the start begin when the process has told the kernel that it handles signals:
+    what comes before that is the interpreter's own start.  Those of work begin when it is ready.
     """
     row = Row('signals')
     began_s = time.monotonic()
     draw = random.Random(seed)
     surroundings = environment()
-    peers = [
-        start_peer(surroundings, role, '/s', folder / role) for role in ('camera', 'listener')
-    ]
-    endings: list[float] = []
-    unheeded: list[float] = []
-    clean = serving = 0
+    roles = ('camera', 'listener')
+    peers = [start_peer(surroundings, role, '/s', folder / role) for role in roles]
+    shots: list[Shot] = []
     try:
-        for _ in range(count):
-            started_s = time.monotonic()
-            node = start_node(surroundings, '/s')
-            try:
-                wait_until_signals_are_heeded(node.pid)
-                unheeded.append(time.monotonic() - started_s)
-                after_s = draw.random() * _LATEST_S
-                time.sleep(after_s)
-                number = draw.choice((signal.SIGINT, signal.SIGTERM))
-                sent_s = time.monotonic()
-                node.send_signal(number)
-                if draw.random() < 0.25:
-                    time.sleep(draw.random() * 0.05)
-                    node.send_signal(draw.choice((signal.SIGINT, signal.SIGTERM)))
-                _, said = _ended(node)
-                endings.append(time.monotonic() - sent_s)
-                wrong = [word for word in _BAD_WORDS if word in said]
-                clean += node.returncode == 0 and not wrong
-                serving += 'is ready after' in said
-                if node.returncode or wrong:
-                    row.broken.append(
-                        f'{number.name} after {after_s:.3f} s: exit {node.returncode}, '
-                        f'{said[-600:]!r}'
-                    )
-            finally:
-                end(node)
+        for number in range(count):
+            log = folder / f'errors_{number}'
+            shots.append(Shot(surroundings, log, draw, at_work=number % 2 == 1))
             tick(1)
     finally:
         for peer in peers:
             end(peer)
+    row.broken += [shot.told for shot in shots if not shot.clean]
     row.seconds = time.monotonic() - began_s
     row.figures = {
         'signals': count,
-        'clean_exits': clean,
-        'of_them_after_the_start': serving,
-        'slowest_exit_s': round(max(endings), 3),
-        'slowest_until_heeded_s': round(max(unheeded), 3),
+        'clean_exits': sum(shot.clean for shot in shots),
+        'of_them_after_the_start': sum(shot.served for shot in shots),
+        'median_exit_s': round(sorted(shot.exit_s for shot in shots)[count // 2], 3),
+        'slowest_exit_s': round(max(shot.exit_s for shot in shots), 3),
+        'slowest_until_heeded_s': round(max(shot.unheeded_s for shot in shots), 3),
     }
     return row
 
 
-def _ended(node: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return node.communicate(timeout=_ENDS_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        node.kill()
-        return node.communicate()
+class Shot:
+    """One process, from its start to its end by a signal."""
+
+    def __init__(
+        self, surroundings: dict[str, str], log: Path, draw: random.Random, at_work: bool
+    ) -> None:
+        began_s = time.monotonic()
+        node = start_node(surroundings, '/s', log=log)
+        try:
+            wait_until_signals_are_heeded(node.pid)
+            self.unheeded_s = time.monotonic() - began_s
+            if at_work:
+                _wait_until_said(log, _READY)
+            after_s = draw.random() * _LATEST_S
+            time.sleep(after_s)
+            name = draw.choice((signal.SIGINT, signal.SIGTERM))
+            sent_s = time.monotonic()
+            node.send_signal(name)
+            if draw.random() < 0.25:
+                time.sleep(draw.random() * 0.05)
+                node.send_signal(draw.choice((signal.SIGINT, signal.SIGTERM)))
+            try:
+                node.wait(_ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                node.kill()
+            code = node.wait()
+            self.exit_s = time.monotonic() - sent_s
+        finally:
+            end(node)
+        said = log.read_text()
+        self.served = _READY in said
+        self.clean = code == 0 and not any(word in said for word in _BAD_WORDS)
+        self.told = f'{name.name} after {after_s:.3f} s: exit {code}, {said[-600:]!r}'
+
+
+def _wait_until_said(log: Path, text: str, timeout_s: float = 60.0) -> None:
+    limit_s = time.monotonic() + timeout_s
+    while text not in log.read_text():
+        if time.monotonic() > limit_s:
+            raise TimeoutError(f'{text!r} is not said: {log.read_text()[-600:]}')
+        time.sleep(0.02)
 
 
 def respawns(folder: Path, count: int = 10, tick: Callable[[int], None] = lambda _: None) -> Row:
