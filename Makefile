@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test lint conformance benchmark performance networks pretrain docs clean
+.PHONY: help demo test lint conformance benchmark performance networks soak pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
@@ -18,6 +18,7 @@ help:
 	@echo 'make performance                                write docs/performance.md from what was measured'
 	@echo 'make networks                                   measure every network, write docs/networks.md'
 	@echo 'make docs                                       write docs/node.md and config/depth_node.yaml from the code'
+	@echo 'make soak [CHECKS=names]                        storms of images, kills, signals, cycles: twenty minutes'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -66,6 +67,10 @@ performance: $(VENV)/train.stamp
 # every network on every engine; most of an hour, and memory for a network of four gigabytes
 networks: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.benchmark networks
+
+# 100,000 images, 200 signals, 1000 lifecycle cycles, minutes over DDS; CHECKS picks some of them
+soak: $(VENV)/test.stamp
+	PYTHONPATH=.:test $(BIN)/python -m soak $(CHECKS)
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)

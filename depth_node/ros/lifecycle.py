@@ -1,4 +1,4 @@
-"""What rclpy's lifecycle node lacks: surviving a client's mistake."""
+"""What rclpy's lifecycle node lacks: surviving a client's mistake, and many cycles."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ def survive_illegal_transitions(node: LifecycleNode) -> None:
             return response
 
     service.callback = change_state_or_refuse
+
+
+def forget_destroyed(node: LifecycleNode) -> None:
+    """Drop what rclpy keeps of publishers, subscriptions and timers that no longer exist.
+
+    Its callback groups hold a weak reference to each for good: 2 KiB per lifecycle cycle.
+    """
+    entities = getattr(node.default_callback_group, 'entities', None)
+    if isinstance(entities, set):
+        entities -= {reference for reference in tuple(entities) if reference() is None}

@@ -39,6 +39,7 @@ from depth_node.pipeline import Pipeline
 from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.lifecycle import ROS_ERRORS
+from depth_node.ros.lifecycle import forget_destroyed
 from depth_node.ros.lifecycle import survive_illegal_transitions
 from depth_node.ros.outputs import Outputs
 from depth_node.ros.outputs import outputs_for
@@ -139,6 +140,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._pipeline is None or self._outputs is None:
             return TransitionCallbackReturn.FAILURE
         self._order.reset()
+        forget_destroyed(self)
         self._stream = Stream(self, self._pipeline, self._outputs, self._order, self._remarks)
         return TransitionCallbackReturn.SUCCESS
 

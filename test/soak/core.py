@@ -1,0 +1,175 @@
+"""The node's own stream without DDS: its checks, slot, worker, pipeline and outputs are real.
+
+What stands in for rclpy's node hands messages to the callbacks and records what is published.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import scripted_engine
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+
+from depth_node.engines import selection
+from depth_node.health import Health
+from depth_node.newest import StampOrder
+from depth_node.pipeline import Pipeline
+from depth_node.ros.outputs import MetricOutputs
+from depth_node.ros.remarks import Remarks
+from depth_node.ros.stream import Stream
+from depth_node.settings import flat
+from depth_node.settings import settings_from
+from soak.engine import CHANCE
+
+
+class Silent:
+    """A logger that only counts."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def warning(self, text: str) -> None:
+        self.lines += 1
+
+
+class RecordingPublisher:
+    """Serialises what is published, as rclpy does, and tells a listener of it."""
+
+    def __init__(self, node: FakeNode, kind: type, topic: str) -> None:
+        self._node, self._kind, self.topic = node, kind, topic
+
+    def get_subscription_count(self) -> int:
+        return int(self._node.listened_to)
+
+    def publish(self, message: Any) -> None:
+        serialize_message(message)
+        if self.topic == 'depth/image_rect':
+            self._node.on_depth(message)
+
+
+class FakeNode:
+    """What Stream, Worker and Outputs need of a node."""
+
+    def __init__(self, settings: dict[str, Any], on_depth: Callable[[Any], None]) -> None:
+        self.settings = settings_from(settings)
+        self.on_depth = on_depth
+        self.listened_to = True
+        self.now_ns = time.monotonic_ns()
+        self.given_up: list[str] = []
+        self.reopened = 0
+        self.pipeline = Pipeline.open(self.settings)
+        self._callbacks: dict[type, Callable[[Any], None]] = {}
+
+    def stamp_now_ns(self) -> int:
+        return self.now_ns
+
+    def reopen_pipeline(self) -> Pipeline:
+        self.reopened += 1
+        self.pipeline.close()
+        self.pipeline = Pipeline.open(self.settings)
+        return self.pipeline
+
+    def give_up(self, exit_code: int, text: str) -> None:
+        self.given_up.append(f'{exit_code}: {text}')
+
+    def resolve_topic_name(self, name: str) -> str:
+        return f'/{name}'
+
+    def get_publishers_info_by_topic(self, topic: str) -> list[Any]:
+        return []
+
+    def count_publishers(self, topic: str) -> int:
+        return 0
+
+    def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Any:
+        return RecordingPublisher(self, kind, topic)
+
+    def create_subscription(
+        self, kind: type, topic: str, callback: Any, *_: Any, **__: Any
+    ) -> Any:
+        self._callbacks[kind] = callback
+        return kind
+
+    def destroy_subscription(self, kind: type) -> None:
+        self._callbacks.pop(kind, None)
+
+    def deliver_camera(self, message: CameraInfo) -> None:
+        self._callbacks[CameraInfo](serialize_message(message))
+
+    def deliver_image(self, message: Image | CompressedImage) -> None:
+        self._callbacks[type(message)](message)
+
+
+class Core:
+    """An active node without DDS."""
+
+    def __init__(self, folder: Path, on_depth: Callable[[Any], None], **settings: Any) -> None:
+        values = {'model.name': str(folder), 'model.engine': 'openvino', **settings}
+        self.node = FakeNode(values, on_depth)
+        self.health = Health()
+        self.log = Silent()
+        self.remarks = Remarks(self.log, self.health)
+        self.order = StampOrder()
+        self.outputs = MetricOutputs(self.node)
+        self.stream: Stream | None = None
+
+    def activate(self, **settings: Any) -> None:
+        """Do what the lifecycle node does, with some settings changed."""
+        if settings:
+            self.node.settings = settings_from({**flat(self.node.settings), **settings})
+        self.order.reset()
+        self.stream = Stream(self.node, self.node.pipeline, self.outputs, self.order, self.remarks)
+
+    def deactivate(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None and not stream.close(30.0):
+            self.node.given_up.append('the worker does not end')
+
+    def close(self) -> None:
+        self.deactivate()
+        self.node.pipeline.close()
+
+    def set_clock(self, now_ns: int) -> None:
+        """Set the node's clock; back as rclpy does it, with the callback for jumps."""
+        back = now_ns < self.node.now_ns
+        self.node.now_ns = now_ns
+        if back:
+            self.order.reset()
+
+    def pending(self) -> int:
+        """Return the number of images that wait or are in work; cheaper than a report."""
+        with self.health._lock:
+            counted = self.health._published + sum(self.health._drops.values())
+            return self.health._received - counted
+
+    def report(self) -> Any:
+        return self.health.report(self.node.settings.input.max_age_s)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until every image is published or counted."""
+        end = time.monotonic() + timeout_s
+        while self.pending():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.0002)
+        return True
+
+
+@contextmanager
+def chance_engine(tmp: Path, **rates: float) -> Any:
+    """Put the engine that fails by chance in place; yields a model folder for it."""
+    folder = tmp / 'soak-model'
+    if not folder.exists():
+        scripted_engine.write_model(folder)
+    CHANCE.__init__()  # type: ignore[misc]
+    CHANCE.rates = rates
+    with mock.patch.dict(selection.ENGINES, {'openvino': 'soak.engine:ChanceEngine'}):
+        yield folder
