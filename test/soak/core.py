@@ -62,11 +62,15 @@ class FakeNode:
         self.settings = settings_from(settings)
         self.on_depth = on_depth
         self.listened_to = True
+        self.log = Silent()
         self.now_ns = time.monotonic_ns()
         self.given_up: list[str] = []
         self.reopened = 0
         self.pipeline = Pipeline.open(self.settings)
         self._callbacks: dict[type, Callable[[Any], None]] = {}
+
+    def get_logger(self) -> Silent:
+        return self.log
 
     def stamp_now_ns(self) -> int:
         return self.now_ns
@@ -115,8 +119,7 @@ class Core:
         values = {'model.name': str(folder), 'model.engine': 'openvino', **settings}
         self.node = FakeNode(values, on_depth)
         self.health = Health()
-        self.log = Silent()
-        self.remarks = Remarks(self.log, self.health)
+        self.remarks = Remarks(self.node.log, self.health)
         self.order = StampOrder()
         self.outputs = MetricOutputs(self.node)
         self.stream: Stream | None = None
@@ -156,7 +159,7 @@ class Core:
     def settle(self, timeout_s: float) -> bool:
         """Wait until every image is published or counted."""
         end = time.monotonic() + timeout_s
-        while self.pending():
+        while self.pending() and not self.node.given_up:
             if time.monotonic() > end:
                 return False
             time.sleep(0.0002)
