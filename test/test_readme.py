@@ -29,6 +29,42 @@ def test_figures_of_the_node_are_those_of_the_committed_result() -> None:
     assert node['played'] >= node['received'] >= node['depths']
 
 
+def test_start_memory_and_frame_are_those_of_the_committed_results() -> None:
+    node, alone = json.loads((RESULTS / 'node.json').read_text())['rows']
+    (frame,) = (
+        row
+        for row in json.loads((RESULTS / 'frame.json').read_text())['rows']
+        if row['encoding'] == 'rgb8'
+    )
+    for quoted in (
+        f'{node["first_depth_live_s"]["median_s"]:.1f} s where the camera runs already',
+        f'{alone["peak_rss_mib"]:.0f} MiB without clouds',
+        f'takes {frame["rest"]["median_ms"]:.1f} ms of one core',
+    ):
+        assert quoted in README, quoted
+
+
+def test_figures_of_the_engines_are_those_of_the_committed_result() -> None:
+    rows = json.loads((RESULTS / 'engines-cpu.json').read_text())['rows']
+    best = {
+        (row['model'], row['engine'], row['precision']): row['time']['min_ms']
+        for row in rows
+        if row['time'] is not None
+    }
+    base = best['lite-mono:base', 'openvino', 'f32']
+    eager = best['lite-mono:base', 'eager', 'f32']
+    monodepth2 = best['monodepth2:resnet18', 'openvino', 'f32']
+    words = ' '.join(README.split())
+    for quoted in (
+        f'takes {base:.1f} ms in OpenVINO, {eager / base:.1f} times as fast as its own code in '
+        f'eager PyTorch ({eager:.1f}; '
+        f'{best["lite-mono:base", "eager-channels-last", "f32"]:.1f} with channels last)',
+        f'{monodepth2 / base:.2f} times as fast as Monodepth2 ({monodepth2:.1f})',
+        f'in bf16 {best["lite-mono:base", "openvino", "bf16"]:.1f} ms',
+    ):
+        assert quoted in words, quoted
+
+
 def test_figures_of_the_rewritten_network_are_those_of_the_committed_result() -> None:
     rows = json.loads((RESULTS / 'rewriting.json').read_text())['rows']
     times = {(row['variant'], row['engine'], row['graph']): row for row in rows}

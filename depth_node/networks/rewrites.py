@@ -36,10 +36,12 @@ class Choices:
 
 
 CPU_GRAPH = Choices()
-"""For engines that read the float32 graph on a CPU: without the first, OpenVINO takes 22 percent
-longer, without the second 2, without the third 11 (Lite-Mono at 640x192, one thread)."""
-EAGER_CPU = Choices()
-"""For PyTorch on a CPU: the third saves 1 to 8 percent, the others stay within the noise."""
+"""For engines that read the float32 graph on a CPU: in OpenVINO Lite-Mono base takes 22 percent
+longer without the first and 9 without the third; the second shows in small alone (medians of
+benchmarks/results/rewriting.json, 640x192)."""
+EAGER_CPU = Choices(split_concat=False)
+"""For PyTorch on a CPU: by best times 2 to 5 percent faster without the first, and slower without
+either other."""
 GPU = Choices(split_concat=False, resize_by_convolution=False, gram_attention=False)
 """For engines on a GPU, where at batch 1 every operation costs a launch: the fewest operations, as
 counted (190 instead of 227, and 310 before the rewrites), not timed, because no GPU was at hand.

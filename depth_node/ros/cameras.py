@@ -26,13 +26,12 @@ from depth_node.errors import quoted
 from depth_node.frames import CameraFields
 from depth_node.ros import messages
 from depth_node.ros import qos
+from depth_node.ros import serialized
 from depth_node.ros.remarks import Remarks
 from depth_node.settings import CameraSettings
 
 NO_CAMERA_INFO = 'no_camera_info'
 _UNREADABLE = 'camera_message'
-# A message that begins with a header: 4 bytes of encapsulation, then the stamp, twice 4 bytes.
-_STAMP_END = 12
 
 
 class Cameras:
@@ -159,7 +158,7 @@ class Cameras:
         :param data: serialized.  It comes with every image, at the moment at which the worker has
             most to do, and is nearly always the same but for its stamp: then it is not unpacked.
         """
-        content = data[_STAMP_END:]
+        content = serialized.without_stamp(data)
         if content == self._content and content:
             self._heard_ns = time.monotonic_ns()
             return

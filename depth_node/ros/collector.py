@@ -7,7 +7,6 @@ measuring takes little of the machine that it measures.
 from __future__ import annotations
 
 import math
-import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from depth_node.errors import quoted
 from depth_node.frames import CameraFields
 from depth_node.health import Percentiles
 from depth_node.image_codec import decode_depth
+from depth_node.ros import serialized
 from depth_node.ros.messages import camera_fields
 from depth_node.ros.messages import raw_image
 
@@ -179,7 +179,7 @@ class Collector:
         with self._lock:
             kept = dict(self._kept)
             if last := self._latest.get(topic):
-                kept[_stamp_ns(last)] = last
+                kept[serialized.stamp_ns(last)] = last
         unpack = _relative_of if topic == RELATIVE else _depth_of
         images = {stamp_ns: unpack(data) for stamp_ns, data in sorted(kept.items())}
         return Published(topic == RELATIVE, images)
@@ -220,7 +220,7 @@ class Collector:
         """Make the callback of a topic."""
 
         def receive(data: bytes) -> None:
-            arrival = Arrival(_stamp_ns(data), time.time_ns(), len(data))
+            arrival = Arrival(serialized.stamp_ns(data), time.time_ns(), len(data))
             with self._lock:
                 arrivals = self._arrivals[topic]
                 image = topic in (DEPTH, RELATIVE)
@@ -303,15 +303,6 @@ def cloud_of(message: Any) -> Cloud:
         packed = points['rgb']
         colors = np.stack([packed >> shift & 0xFF for shift in (16, 8, 0)], -1).astype(np.uint8)
     return Cloud(xyz_m[finite], colors[finite], message.header.frame_id)
-
-
-def _stamp_ns(data: bytes) -> int:
-    """Read the stamp of a serialized message that begins with a std_msgs/Header.
-
-    CDR: four bytes of encapsulation, whose second one tells the byte order, then sec and nanosec.
-    """
-    sec, nanosec = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
-    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 def _depth_of(data: bytes) -> NDArray[np.float32]:

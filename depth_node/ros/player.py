@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +42,7 @@ from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.recording import open_recording
+from depth_node.ros import serialized
 from depth_node.ros.camera_messages import camera_message
 from depth_node.ros.camera_messages import picture_message
 from depth_node.ros.camera_messages import time_message
@@ -164,7 +164,7 @@ class Player:
             self._began_ns = time.monotonic_ns()
         late_ns = _sleep_until(self._began_ns + after_ns)
         stamp_ns = picture.stamp_ns if self._playing.recorded_stamps else time.time_ns()
-        ready: list[tuple[Any, Any]] = [(self._image, stamped(message, stamp_ns))]
+        ready: list[tuple[Any, Any]] = [(self._image, serialized.with_stamp(message, stamp_ns))]
         if camera is not None:
             camera.header.stamp = time_message(stamp_ns)
             # As drivers do, but the first image is of use only to those who know the camera.
@@ -180,16 +180,6 @@ class Player:
                 'late_ms': round(late_ns / 1e6, 3),
             }
             self._log.write(json.dumps(entry) + '\n')
-
-
-def stamped(message: bytes, stamp_ns: int) -> bytes:
-    """Return a serialized message that begins with a std_msgs/Header with another stamp.
-
-    CDR: four bytes of encapsulation, whose second one tells the byte order, then sec and nanosec.
-    """
-    order = '<' if message[1] & 1 else '>'
-    stamp = struct.pack(f'{order}iI', *divmod(stamp_ns, 1_000_000_000))
-    return b''.join((message[:4], stamp, memoryview(message)[12:]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,8 +44,8 @@ class Stream:
         self._slot: Newest[Arrival] = Newest()
         chosen = node.settings.input
         rectified = camera.is_named_rectified(str(node.resolve_topic_name(name_of(chosen))))
-        # Cameras first: of messages that are there at the same time, the executor takes the first
-        # subscription's, and the first image is of use only to those who know the camera.
+        # Cameras first: of messages that are ready together the executor mostly takes that of the
+        # first subscription, and the first image needs its camera.
         self._cameras = Cameras(
             node, remarks, chosen.rectify, rectified, lambda: node.settings.camera
         )

@@ -341,7 +341,6 @@ def _built(options: argparse.Namespace) -> str:
         precision=options.precision,
         threads=options.threads,
     )
-    engine.warm_up()
     rehearse(engine, usual_plan(folder.card, size))
     info = engine.info
     engine.close()
