@@ -224,6 +224,12 @@ class DepthSettings:
         '(depth.max_m, for readers that know numbers only). Points and scan are as with inf.',
         choices=('inf', 'nan', 'max'),
     )
+    color_quality: int = _parameter(
+        80,
+        'JPEG quality of depth/color/compressed: small and coarse 1, large and fine 100.',
+        low=1,
+        high=100,
+    )
 
 
 @dataclass(frozen=True)

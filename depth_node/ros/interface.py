@@ -77,6 +77,13 @@ OUTPUTS = (
         'per frame, if somebody listens. rgb8, a picture for people: do not compute with it',
     ),
     Topic(
+        'depth/color/compressed',
+        'sensor_msgs/msg/CompressedImage',
+        _NEWEST,
+        'per frame, if somebody listens; depth/color as a JPEG file (depth.color_quality), for '
+        'rqt_image_view or Foxglove over a radio link. Not for sides above 65500 pixels',
+    ),
+    Topic(
         'scan',
         'sensor_msgs/msg/LaserScan',
         _NEWEST,
