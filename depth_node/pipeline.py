@@ -43,6 +43,10 @@ from depth_node.frames import OutputFrame
 from depth_node.frames import PackedCloud
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
+from depth_node.region_of_interest import forget_outside
+from depth_node.region_of_interest import rows_and_columns
+from depth_node.region_of_interest import without_outside
+from depth_node.setting_texts import roi_shares
 from depth_node.settings import DepthSettings
 from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
@@ -131,8 +135,8 @@ class Pipeline:
 
         :param image: image as the camera sent it.
         :param view: the camera of that image; its rectifier, if any, is applied.
-        :param settings: depth limits, scale and size; may change from frame to frame.  Of these
-            relative inverse depth heeds the size alone.
+        :param settings: depth limits, scale, size and region; may change from frame to frame.  Of
+            these relative inverse depth heeds size and region alone.
         :returns: metric depth or relative inverse depth, as the model gives it, of the whole
             (rectified) image, or at network size; the arrays are valid until the next call.
         :raises ImageRejected: when the image is not of the size of ``view``.
@@ -152,7 +156,8 @@ class Pipeline:
             made = self._made_by(self._engine, rgb, view, plan, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
             stages_ns = {**clock.stages_ns, **made.stage_ns}
-            return self._frame(made.values, *shown, image, stages_ns, made.cloud, settings.points)
+            cloud = _keep_region(made.values, made.cloud, model, plan.fit, settings)
+            return self._frame(made.values, *shown, image, stages_ns, cloud, settings.points)
         small = self._input.fill(rgb, plan.fit)
         clock.stage('resize')
         output = self._engine.infer(self._input.array)
@@ -170,6 +175,7 @@ class Pipeline:
             _invert_in_place(inside, plan.scale_m * wanted.scale, inverse, wanted)
         if view.rectifier:
             _forget_unseen(values, view.rectifier.valid, plan.fit, wanted)
+        _keep_region(values, None, model, plan.fit, settings)
         clock.stage('depth')
         shown = (model, rgb) if wanted.full_size else (plan.fit.camera, small)
         return self._frame(values, *shown, image, clock.stages_ns)
@@ -398,6 +404,27 @@ def _forget_unseen(
     if not settings.full_size:
         seen = resampled_mask(seen, fit)
     np.copyto(values, np.nan, where=~seen)
+
+
+def _keep_region(
+    values: NDArray[np.float32],
+    cloud: PackedCloud | None,
+    model: CameraModel,
+    fit: camera.Fit,
+    settings: Settings,
+) -> PackedCloud | None:
+    """Forget what is outside of the region of interest.
+
+    :param values: (H, W) of the frame, changed in place.
+    :param cloud: that an engine has packed of them.
+    :returns: the cloud, without the points outside.
+    """
+    shares = roi_shares(settings.depth.roi_ratios)
+    if shares is None:
+        return cloud
+    inside = rows_and_columns(shares, model, fit, full_size=settings.depth.full_size)
+    forget_outside(values, *inside)
+    return cloud and without_outside(cloud, *inside, settings.points.stride)
 
 
 def _rows(fit: camera.Fit) -> slice:

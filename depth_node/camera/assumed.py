@@ -13,8 +13,8 @@ from depth_node.camera.info import INTRINSICS
 from depth_node.camera.info import check_image_size
 from depth_node.errors import CameraRejected
 from depth_node.frames import CameraFields
+from depth_node.setting_texts import intrinsics_px
 from depth_node.settings import CameraSettings
-from depth_node.settings import intrinsics_px
 
 FROM_INTRINSICS = 'camera.intrinsics'
 FROM_FOV = 'camera.horizontal_fov_deg'
