@@ -50,6 +50,8 @@ from depth_node.setting_texts import roi_shares
 from depth_node.settings import DepthSettings
 from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
+from depth_node.temporal_smoothing import Smoother
+from depth_node.temporal_smoothing import Succession
 
 REASON_VIEW_SIZE = 'image_camera_size'
 REASON_BUILDING = 'engine_building'
@@ -93,6 +95,8 @@ class Pipeline:
         self._plans: dict[CameraModel, _Plan] = {}
         self._relative = folder.card.output.kind == 'relative'
         self._values = np.empty((0, 0), np.float32)
+        self._smoother = Smoother()
+        self._succession = Succession()
         self._open_engine(0)
         if self._upgrade is not None and not self._serves:
             self._use(self._upgrade.wait(wanted))
@@ -149,11 +153,9 @@ class Pipeline:
         clock.stage('rectify')
         plan = self._plan_of(model)
         if self._upgrade is not None:
-            self._take_upgrade(
-                self._upgrade, FramePlan(view, plan.fit, wanted.full_size, settings.points)
-            )
+            self._take_upgrade(self._upgrade, self._frame_plan(view, plan, settings))
         if isinstance(self._engine, WholeFrame):
-            made = self._made_by(self._engine, rgb, view, plan, settings)
+            made = self._made_by(self._engine, rgb, view, plan, image, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
             stages_ns = {**clock.stages_ns, **made.stage_ns}
             cloud = _keep_region(made.values, made.cloud, model, plan.fit, settings)
@@ -164,6 +166,8 @@ class Pipeline:
         clock.stage('network')
         inverse = self._inverse_depth(output)
         if not self._relative:
+            camera_key = (image.frame_id, model)
+            self._smoother.smooth(inverse, small, camera_key, image.stamp_ns, wanted.smoothing)
             forget_flying(inverse, wanted.edge_step)
         if wanted.full_size:
             values = self._full_size(inverse, plan, model)
@@ -186,17 +190,27 @@ class Pipeline:
         rgb: NDArray[np.uint8],
         view: camera.CameraView,
         plan: _Plan,
+        image: CameraImage,
         settings: Settings,
     ) -> MadeFrame:
         """Let the engine make the whole frame of a rectified image."""
         wanted = settings.depth
+        follows = self._succession.follows(view.model, image.frame_id, image.stamp_ns)
         made = engine.frame(
             rgb,
-            FramePlan(view, plan.fit, wanted.full_size, settings.points),
-            FrameLimits(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
+            self._frame_plan(view, plan, settings),
+            FrameLimits(
+                *(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
+                smoothing=wanted.smoothing if follows else 0.0,
+            ),
         )
         self._check_known(made.known_share)
         return made
+
+    def _frame_plan(self, view: camera.CameraView, plan: _Plan, settings: Settings) -> FramePlan:
+        """Return what an engine that makes whole frames can prepare for."""
+        smooths = settings.depth.smoothing > 0.0 and not self._relative
+        return FramePlan(view, plan.fit, settings.depth.full_size, settings.points, smooths)
 
     def _frame(
         self,
