@@ -50,6 +50,7 @@ class FakeNode:
         self.publishers: dict[str, Listened] = {}
         self.warnings: list[str] = []
         self.warning = self.warnings.append
+        self.settings = Settings()
 
     def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Listened:
         return self.publishers.setdefault(topic, Listened())

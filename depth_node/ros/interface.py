@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _NEWEST = 'reliable, volatile, keep last 1'
+_OF_FRAMES = f'{_NEWEST}; lifespan input.max_age_s, as it was on configure'
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ OUTPUTS = (
     Topic(
         'depth/image_rect',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens; models of metric depth only. 32FC1, metres: NaN unknown, '
         '+Inf nothing within range; others by depth.encoding and depth.beyond. Stamp and frame_id '
         'are those of the source image, here and below',
@@ -60,40 +61,40 @@ OUTPUTS = (
     Topic(
         'depth/relative',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens; models of relative depth only, in place of '
         'depth/image_rect, scan and points. 32FC1 without unit, larger is nearer',
     ),
     Topic(
         'depth/camera_info',
         'sensor_msgs/msg/CameraInfo',
-        _NEWEST,
+        _OF_FRAMES,
         'with every depth image, if somebody listens; rectified camera of the size of the depth',
     ),
     Topic(
         'depth/color',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens. rgb8, a picture for people: do not compute with it',
     ),
     Topic(
         'depth/color/compressed',
         'sensor_msgs/msg/CompressedImage',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens; depth/color as a JPEG file (depth.color_quality), for '
         'rqt_image_view or Foxglove over a radio link. Not for sides above 65500 pixels',
     ),
     Topic(
         'scan',
         'sensor_msgs/msg/LaserScan',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens and the camera sees its horizon; models of metric depth '
         'only. Its frame_id is scan.frame_id or that of the image without _optical',
     ),
     Topic(
         'points',
         'sensor_msgs/msg/PointCloud2',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame after the depth, or points.max_rate_hz, if somebody listens; models of metric '
         'depth only',
     ),

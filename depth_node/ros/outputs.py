@@ -100,11 +100,11 @@ class Outputs(ABC):
         )
 
     def _publisher(self, kind: type, topic: str) -> Any:
-        """Make a publisher that serves reliable and best-effort readers."""
+        """Make a publisher that serves reliable and best-effort readers, with nothing stale."""
         publisher = self._node.create_publisher(
             kind,
             topic,
-            qos.newest(reliable=True),
+            qos.of_frames(self._node.settings.input.max_age_s),
             qos_overriding_options=qos.output_overrides(),
         )
         self._publishers.append(publisher)
