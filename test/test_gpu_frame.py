@@ -5,8 +5,10 @@ All of it runs on the processor here; the same operations run on a GPU.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import nn
 from depth_node import camera
 from depth_node.byte_arrays import bytes_of
 from depth_node.camera import resampling
+from depth_node.camera.assumed import unknown_view
 from depth_node.camera.fitting import Fit
 from depth_node.cloud import CloudPacker
 from depth_node.engines import EngineInfo
@@ -458,3 +461,12 @@ def test_smoothing_is_that_of_the_processor_also_over_breaks(
         mixed = (~np.isclose(ours, came, rtol=1e-6, equal_nan=True)).mean()
         follows = number in (1, 2, 3, 5, 7, 11) and kind != 'relative'
         assert mixed > 0.1 if follows else mixed == 0.0, (number, mixed)
+
+
+def test_without_intrinsics_there_is_depth_and_no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = plain({})
+    told = replace(card(), focal_px=None)
+    monkeypatch.setattr(sys.modules[__name__], 'card', lambda _='': told)
+    wanted, got = both(monkeypatch, 'disparity', unknown_view(640, 480), settings)
+    same_depth(got.depth_m, wanted.depth_m, settings)
+    assert got.cloud is None and not got.camera.is_known

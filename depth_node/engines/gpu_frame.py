@@ -178,7 +178,7 @@ class _HostEnds:
         self._points = plan.points
         stride = plan.points.stride
         self._rows, self._columns = -(-shown.height // stride), -(-shown.width // stride)
-        if packs(plan.points) and not relative:
+        if packs(plan.points) and shown.is_known and not relative:
             self.cloud = memory.message_zeros(self._rows * self._columns * STEP_BYTES)
 
     def packed(self, *, is_dense: bool) -> PackedCloud | None:

@@ -45,7 +45,8 @@ INPUTS = (
         'sensor_msgs/msg/CameraInfo',
         'best effort, volatile, keep last 1; a second subscription, reliable and transient local, '
         'once a publisher latches',
-        'while active; the last good one is used for every image',
+        'while active; the last good one with the frame_id of the image is used, else the last '
+        'good one of all',
     ),
 )
 
@@ -69,7 +70,8 @@ OUTPUTS = (
         'depth/camera_info',
         'sensor_msgs/msg/CameraInfo',
         _OF_FRAMES,
-        'with every depth image, if somebody listens; rectified camera of the size of the depth',
+        'with every depth image, if somebody listens and the camera is known; rectified camera of '
+        'the size of the depth',
     ),
     Topic(
         'depth/color',
@@ -135,7 +137,8 @@ DIAGNOSTICS = {
     'input': 'image topic and how it is delivered at present',
     'camera_info': 'size, lens and frame of the camera in use, or that there is none',
     'camera_info age (s)': 'since the last camera_info that could be used',
-    'intrinsics from': 'camera_info, camera.intrinsics, camera.horizontal_fov_deg or none',
+    'intrinsics from': 'camera_info, camera.intrinsics, camera.horizontal_fov_deg or none; with '
+    'none, models of metric depth give nothing, others depth without camera_info, scan and points',
     'stamps': 'what is odd about the stamps of the images, or that they are of now',
 }
 """Key of the status ``depth_node: depth`` to its meaning."""
@@ -149,7 +152,8 @@ REASONS = {
     'too_old': 'its depth would have been older than input.max_age_s',
     'duplicate': 'the stamp is that of the last depth image',
     'out_of_order': 'the stamp is older than that of the last depth image',
-    'no_camera_info': 'no usable camera_info has come; metres need the focal length',
+    'no_camera_info': 'no usable camera_info has come; the metres of this model need the focal '
+    'length',
     'image_encoding': 'an encoding that cannot be read, or one of depth',
     'image_endianness': 'is_bigendian is neither 0 nor 1',
     'image_size': 'width or height is zero or impossible for the encoding',

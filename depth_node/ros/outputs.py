@@ -127,12 +127,15 @@ class MetricOutputs(Outputs):
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
         listened_to = self._points.get_subscription_count() > 0
-        due = listened_to and self._clouds.due(frame, settings.points)
+        known = frame.camera.is_known
+        due = listened_to and known and self._clouds.due(frame, settings.points)
         sent = self._send(
             (self._image, lambda: self._depth_message(frame, settings.depth)),
-            (self._camera_info, lambda: messages.camera_info_message(frame)),
+            (self._camera_info, lambda: _camera_info(frame)),
         )
-        sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
+        sent |= self._send(
+            (self._scan, lambda: self._scans.message(frame, settings) if known else None)
+        )
         sent |= self._send_pictures(
             frame, lambda: self._colors.of_depth(frame.depth_m), settings.depth.color_quality
         )
@@ -158,7 +161,7 @@ class RelativeOutputs(Outputs):
             raise TypeError(f'{type(frame).__name__} is no relative inverse depth')
         sent = self._send(
             (self._image, lambda: messages.relative_message(frame)),
-            (self._camera_info, lambda: messages.camera_info_message(frame)),
+            (self._camera_info, lambda: _camera_info(frame)),
         )
         return (
             self._send_pictures(
@@ -166,6 +169,11 @@ class RelativeOutputs(Outputs):
             )
             or sent
         )
+
+
+def _camera_info(frame: OutputFrame) -> CameraInfo | None:
+    """Return the camera of a frame; None where it is unknown: nobody is told a wrong one."""
+    return messages.camera_info_message(frame) if frame.camera.is_known else None
 
 
 def outputs_for(node: Node, card: ModelCard) -> Outputs:
