@@ -57,10 +57,6 @@ class Succession:
             self._last.popitem(last=False)
         return before == frame_id and _is_timely(last_ns, stamp_ns)
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._last.clear()
-
 
 @dataclass
 class _Past:
