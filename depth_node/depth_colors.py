@@ -10,6 +10,7 @@ from depth_node.byte_arrays import message_image
 
 _SAMPLED_STRIDE = 8
 _SHARES = (0.02, 0.98)
+_LONGEST_JPEG_SIDE_PX = 65_500  # of libjpeg
 
 
 class DepthColors:
@@ -49,6 +50,20 @@ class DepthColors:
         cv2.applyColorMap(levels, self._map, dst=self._rgb)
         self._rgb[np.isnan(inverse)] = 0
         return self._rgb
+
+
+def jpeg_of(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8] | None:
+    """Return a picture as the bytes of a JPEG file.
+
+    :param rgb: (H, W, 3).
+    :param quality: 1 to 100.
+    :returns: (N,) bytes; None for sides that JPEG cannot hold.
+    """
+    if max(rgb.shape) > _LONGEST_JPEG_SIDE_PX:
+        return None
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode('.jpg', bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return np.asarray(encoded, np.uint8).ravel()
 
 
 def _span(inverse: NDArray[np.float32]) -> tuple[np.float32, np.float32]:

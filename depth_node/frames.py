@@ -110,13 +110,18 @@ class CameraModel:
     height: int
     """Rows, pixels."""
     fx: float
-    """Focal length along u, pixels; positive."""
+    """Focal length along u, pixels; 0 where the camera is unknown, as in a camera_info."""
     fy: float
-    """Focal length along v, pixels; positive."""
+    """Focal length along v, pixels; 0 where the camera is unknown."""
     cx: float
     """Principal point along u, pixels; pixel centres are integers."""
     cy: float
     """Principal point along v, pixels; pixel centres are integers."""
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether there are intrinsics: without them a pixel has no ray."""
+        return self.fx > 0.0
 
     @property
     def k(self) -> NDArray[np.float64]:

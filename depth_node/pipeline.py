@@ -43,9 +43,15 @@ from depth_node.frames import OutputFrame
 from depth_node.frames import PackedCloud
 from depth_node.frames import RelativeFrame
 from depth_node.model_folder import ModelCard
+from depth_node.region_of_interest import forget_outside
+from depth_node.region_of_interest import rows_and_columns
+from depth_node.region_of_interest import without_outside
+from depth_node.setting_texts import roi_shares
 from depth_node.settings import DepthSettings
 from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
+from depth_node.temporal_smoothing import Smoother
+from depth_node.temporal_smoothing import Succession
 
 REASON_VIEW_SIZE = 'image_camera_size'
 REASON_BUILDING = 'engine_building'
@@ -89,6 +95,8 @@ class Pipeline:
         self._plans: dict[CameraModel, _Plan] = {}
         self._relative = folder.card.output.kind == 'relative'
         self._values = np.empty((0, 0), np.float32)
+        self._smoother = Smoother()
+        self._succession = Succession()
         self._open_engine(0)
         if self._upgrade is not None and not self._serves:
             self._use(self._upgrade.wait(wanted))
@@ -131,8 +139,8 @@ class Pipeline:
 
         :param image: image as the camera sent it.
         :param view: the camera of that image; its rectifier, if any, is applied.
-        :param settings: depth limits, scale and size; may change from frame to frame.  Of these
-            relative inverse depth heeds the size alone.
+        :param settings: depth limits, scale, size and region; may change from frame to frame.  Of
+            these relative inverse depth heeds size and region alone.
         :returns: metric depth or relative inverse depth, as the model gives it, of the whole
             (rectified) image, or at network size; the arrays are valid until the next call.
         :raises ImageRejected: when the image is not of the size of ``view``.
@@ -145,20 +153,21 @@ class Pipeline:
         clock.stage('rectify')
         plan = self._plan_of(model)
         if self._upgrade is not None:
-            self._take_upgrade(
-                self._upgrade, FramePlan(view, plan.fit, wanted.full_size, settings.points)
-            )
+            self._take_upgrade(self._upgrade, self._frame_plan(view, plan, settings))
         if isinstance(self._engine, WholeFrame):
-            made = self._made_by(self._engine, rgb, view, plan, settings)
+            made = self._made_by(self._engine, rgb, view, plan, image, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
             stages_ns = {**clock.stages_ns, **made.stage_ns}
-            return self._frame(made.values, *shown, image, stages_ns, made.cloud, settings.points)
+            cloud = _keep_region(made.values, made.cloud, model, plan.fit, settings)
+            return self._frame(made.values, *shown, image, stages_ns, cloud, settings.points)
         small = self._input.fill(rgb, plan.fit)
         clock.stage('resize')
         output = self._engine.infer(self._input.array)
         clock.stage('network')
         inverse = self._inverse_depth(output)
         if not self._relative:
+            camera_key = (image.frame_id, model)
+            self._smoother.smooth(inverse, small, camera_key, image.stamp_ns, wanted.smoothing)
             forget_flying(inverse, wanted.edge_step)
         if wanted.full_size:
             values = self._full_size(inverse, plan, model)
@@ -170,6 +179,7 @@ class Pipeline:
             _invert_in_place(inside, plan.scale_m * wanted.scale, inverse, wanted)
         if view.rectifier:
             _forget_unseen(values, view.rectifier.valid, plan.fit, wanted)
+        _keep_region(values, None, model, plan.fit, settings)
         clock.stage('depth')
         shown = (model, rgb) if wanted.full_size else (plan.fit.camera, small)
         return self._frame(values, *shown, image, clock.stages_ns)
@@ -180,17 +190,27 @@ class Pipeline:
         rgb: NDArray[np.uint8],
         view: camera.CameraView,
         plan: _Plan,
+        image: CameraImage,
         settings: Settings,
     ) -> MadeFrame:
         """Let the engine make the whole frame of a rectified image."""
         wanted = settings.depth
+        follows = self._succession.follows(view.model, image.frame_id, image.stamp_ns)
         made = engine.frame(
             rgb,
-            FramePlan(view, plan.fit, wanted.full_size, settings.points),
-            FrameLimits(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
+            self._frame_plan(view, plan, settings),
+            FrameLimits(
+                *(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
+                smoothing=wanted.smoothing if follows else 0.0,
+            ),
         )
         self._check_known(made.known_share)
         return made
+
+    def _frame_plan(self, view: camera.CameraView, plan: _Plan, settings: Settings) -> FramePlan:
+        """Return what an engine that makes whole frames can prepare for."""
+        smooths = settings.depth.smoothing > 0.0 and not self._relative
+        return FramePlan(view, plan.fit, settings.depth.full_size, settings.points, smooths)
 
     def _frame(
         self,
@@ -398,6 +418,27 @@ def _forget_unseen(
     if not settings.full_size:
         seen = resampled_mask(seen, fit)
     np.copyto(values, np.nan, where=~seen)
+
+
+def _keep_region(
+    values: NDArray[np.float32],
+    cloud: PackedCloud | None,
+    model: CameraModel,
+    fit: camera.Fit,
+    settings: Settings,
+) -> PackedCloud | None:
+    """Forget what is outside of the region of interest.
+
+    :param values: (H, W) of the frame, changed in place.
+    :param cloud: that an engine has packed of them.
+    :returns: the cloud, without the points outside.
+    """
+    shares = roi_shares(settings.depth.roi_ratios)
+    if shares is None:
+        return cloud
+    inside = rows_and_columns(shares, model, fit, full_size=settings.depth.full_size)
+    forget_outside(values, *inside)
+    return cloud and without_outside(cloud, *inside, settings.points.stride)
 
 
 def _rows(fit: camera.Fit) -> slice:

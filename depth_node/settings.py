@@ -19,6 +19,8 @@ from typing import cast
 
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
+from depth_node.setting_texts import intrinsics_px
+from depth_node.setting_texts import roi_shares
 
 Value = Union[bool, int, float, str]
 
@@ -207,6 +209,14 @@ class DepthSettings:
         low=0.0,
         high=10.0,
     )
+    smoothing: float = _parameter(
+        0.0,
+        'Share of the last depth that is kept where neither depth nor image has changed much: '
+        'less flicker of a camera at rest, against a lag of s / (1 - s) images, 3 for 0.75; '
+        'moving edges are never mixed. 0: none. Models of relative depth heed it not.',
+        low=0.0,
+        high=0.95,
+    )
     full_size: bool = _parameter(
         True,
         'Publish depth at the size of the image (true) or at the size of the network (false).',
@@ -223,6 +233,19 @@ class DepthSettings:
         'range, as REP-117 has it; 0 in 16UC1), nan (as if unknown; 0 in 16UC1) or max '
         '(depth.max_m, for readers that know numbers only). Points and scan are as with inf.',
         choices=('inf', 'nan', 'max'),
+    )
+    roi_ratios: str = _parameter(
+        '',
+        'Region of interest: what is cut off at the left, the right, the top and the bottom of '
+        'the rectified image, four shares of its width and height, e.g. 0 0 0 0.2 for a bonnet in '
+        'the lowest fifth. Sizes stay; outside depth is unknown, is no point, and neither marks '
+        'nor clears in the scan. Empty: the whole image.',
+    )
+    color_quality: int = _parameter(
+        80,
+        'JPEG quality of depth/color/compressed: small and coarse 1, large and fine 100.',
+        low=1,
+        high=100,
     )
 
 
@@ -387,6 +410,7 @@ def _check_together(settings: Settings) -> None:
             'parameter points.voxel_m', quoted(points.voxel_m), f'0, or {SMALLEST_VOXEL_M:g} to 10'
         )
     intrinsics_px(settings.camera.intrinsics)
+    roi_shares(settings.depth.roi_ratios)
     if 0.0 < settings.camera.horizontal_fov_deg < 5.0:
         raise SettingsError(
             'parameter camera.horizontal_fov_deg',
@@ -394,29 +418,6 @@ def _check_together(settings: Settings) -> None:
             '0 for none, or 5 to 170',
             'It is in degrees.',
         )
-
-
-def intrinsics_px(text: str) -> tuple[float, float, float, float] | None:
-    """Read the parameter camera.intrinsics.
-
-    :returns: fx, fy, cx and cy in pixels; None for an empty text.
-    :raises SettingsError: for anything but four numbers that a lens can have.
-    """
-    if not text:
-        return None
-    try:
-        fx, fy, cx, cy = (float(word) for word in text.split())
-    except ValueError:
-        fx = fy = cx = cy = math.nan
-    plausible = min(fx, fy) > 0.0 and 0.5 <= fx / fy <= 2.0 and min(cx, cy) >= -0.5
-    if not plausible or not math.isfinite(fx + fy + cx + cy):
-        raise SettingsError(
-            'parameter camera.intrinsics',
-            quoted(text),
-            'four numbers with blanks between: fx and fy above 0 and within a factor of 2 of each '
-            'other, cx and cy inside the image, all in pixels; or an empty text',
-        )
-    return fx, fy, cx, cy
 
 
 def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class ScriptedPipeline:
             output=OutputSpec(kind),
             inputs=(),
             fit='stretch',
+            focal_px=100.0,
             weights_license='CC0-1.0',
         )
         self.engine_info = EngineInfo('scripted', '1.0', 'f32', 'this machine', (1, 3, 48, 64))

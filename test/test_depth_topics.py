@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip('rclpy')
 from node_rig import HEIGHT
 from node_rig import WIDTH
 from node_rig import stamp_of
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 
@@ -49,6 +51,22 @@ def test_a_picture_comes_with_stamp_and_frame_of_the_image_to_those_who_listen_t
     assert (picture.encoding, picture.step) == ('rgb8', 3 * WIDTH)
     rgb = np.frombuffer(picture.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
     assert (rgb[0, 0] == 0).all() and rgb[5, 5].any()
+    assert it.report().published == 1
+
+
+@pytest.mark.parametrize('kind', ['metric', 'relative'])
+def test_a_jpeg_comes_to_those_who_listen_to_it_alone(rig, kind):
+    it = rig(kind=kind).give_camera()
+    pictures = []
+    it.peer.create_subscription(CompressedImage, 'depth/color/compressed', pictures.append, 10)
+    it.wait(lambda: it.node._outputs._jpeg.get_subscription_count())
+    it.wait(lambda: it.images.get_subscription_count())
+    stamp_ns = it.send()
+    it.wait(lambda: pictures)
+    (picture,) = pictures
+    assert stamp_of(picture) == stamp_ns
+    rgb = cv2.imdecode(np.frombuffer(bytes(picture.data), np.uint8), cv2.IMREAD_COLOR)
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
     assert it.report().published == 1
 
 

@@ -6,6 +6,7 @@ from array import array
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from sensor_msgs.msg import PointCloud2
@@ -17,13 +18,17 @@ from depth_node.depth_image import DepthEncoder
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
 from depth_node.frames import PackedCloud
+from depth_node.frames import RelativeFrame
+from depth_node.ros import outputs as outputs_module
 from depth_node.ros.outputs import MetricOutputs
+from depth_node.ros.outputs import RelativeOutputs
 from depth_node.ros.scan_topic import ScanMaker
 from depth_node.settings import DepthSettings
 from depth_node.settings import PointsSettings
 from depth_node.settings import Settings
 
 CAMERA = CameraModel(4, 3, 5.0, 5.0, 1.5, 1.0)
+ALONE = ('depth/image_rect', 'depth/color', 'depth/color/compressed', 'scan', 'points')
 
 
 class Listened:
@@ -45,6 +50,7 @@ class FakeNode:
         self.publishers: dict[str, Listened] = {}
         self.warnings: list[str] = []
         self.warning = self.warnings.append
+        self.settings = Settings()
 
     def create_publisher(self, kind: type, topic: str, *_: Any, **__: Any) -> Listened:
         return self.publishers.setdefault(topic, Listened())
@@ -129,7 +135,8 @@ def test_depth_colours_and_scan_cost_nothing_while_nobody_listens(
     monkeypatch.setattr(DepthEncoder, 'encoded', None)
     monkeypatch.setattr(ScanMaker, 'message', None)
     monkeypatch.setattr(CloudPacker, 'check', None)
-    for topic in ('depth/image_rect', 'depth/color', 'scan', 'points'):
+    monkeypatch.setattr(outputs_module, 'jpeg_of', None)
+    for topic in ALONE:
         node.publishers[topic].listeners = 0
     assert outputs.wanted()
     assert outputs.publish(frame_with(None, None), Settings())
@@ -139,7 +146,7 @@ def test_depth_colours_and_scan_cost_nothing_while_nobody_listens(
     assert not outputs.publish(frame_with(None, None), Settings())
 
 
-@pytest.mark.parametrize('topic', ['depth/image_rect', 'depth/color', 'scan', 'points'])
+@pytest.mark.parametrize('topic', ALONE)
 def test_every_output_alone_is_served(topic: str) -> None:
     node = FakeNode()
     outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
@@ -166,3 +173,68 @@ def test_depth_goes_out_in_the_encoding_that_is_asked_for() -> None:
     assert np.isnan(np.frombuffer(bytes(cloud.data), np.float32).reshape(-1, 4)[:, :3]).all()
     (color,) = node.publishers['depth/color'].sent
     assert (color.encoding, color.step, len(color.data)) == ('rgb8', 12, 36)
+
+
+def ramp_frame(kind: str) -> DepthFrame | RelativeFrame:
+    """Return a frame of 64 x 48 whose depth grows to the right, the first column unknown."""
+    inverse = np.tile(np.linspace(2.0, 0.1, 64, dtype=np.float32), (48, 1))
+    inverse[:, :8] = np.nan
+    common = {
+        'camera': CameraModel(64, 48, 50.0, 50.0, 31.5, 23.5),
+        'rgb': np.zeros((48, 64, 3), np.uint8),
+        'stamp_ns': 7_000_000_001,
+        'frame_id': 'c',
+    }
+    if kind == 'relative':
+        return RelativeFrame(inverse=inverse, **common)
+    return DepthFrame(depth_m=1.0 / inverse, **common)
+
+
+@pytest.mark.parametrize('kind', ['metric', 'relative'])
+def test_the_jpeg_shows_the_picture_in_its_colours_and_is_named_as_image_transport_names_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode()
+    outputs: Any = (RelativeOutputs if kind == 'relative' else MetricOutputs)(node)  # type: ignore[arg-type]
+    colored = []
+    of_inverse = DepthColors.of_inverse
+    monkeypatch.setattr(
+        DepthColors, 'of_inverse', lambda *args: colored.append(1) or of_inverse(*args)
+    )
+    assert outputs.publish(ramp_frame(kind), Settings())
+    (whole,), (small,) = (
+        node.publishers[topic].sent for topic in ('depth/color', 'depth/color/compressed')
+    )
+    assert len(colored) == 1
+    assert small.format == 'rgb8; jpeg compressed bgr8'
+    assert small.header == whole.header and small.header.stamp.sec == 7
+    decoded = cv2.imdecode(np.frombuffer(bytes(small.data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    rgb = np.frombuffer(whole.data, np.uint8).reshape(48, 64, 3)
+    assert np.abs(decoded.astype(int) - rgb).mean() < 8
+    assert np.abs(decoded[..., ::-1].astype(int) - rgb).mean() > 30
+
+
+def test_the_quality_of_the_jpeg_holds_from_the_next_frame_on() -> None:
+    node = FakeNode()
+    outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
+    for quality in (95, 10):
+        outputs.publish(ramp_frame('metric'), Settings(depth=DepthSettings(color_quality=quality)))
+    fine, coarse = (
+        len(message.data) for message in node.publishers['depth/color/compressed'].sent
+    )
+    assert coarse < 0.7 * fine
+
+
+def test_a_picture_that_jpeg_cannot_hold_is_left_out_while_the_rest_goes_out() -> None:
+    node = FakeNode()
+    outputs: Any = MetricOutputs(node)  # type: ignore[arg-type]
+    frame = replace(
+        frame_with(None, None),
+        camera=CameraModel(70_000, 1, 5.0, 5.0, 1.5, 0.0),
+        rgb=np.zeros((1, 70_000, 3), np.uint8),
+        depth_m=np.full((1, 70_000), 2.0, np.float32),
+    )
+    node.publishers['points'].listeners = 0
+    assert outputs.publish(frame, Settings())
+    assert not node.publishers['depth/color/compressed'].sent
+    assert len(node.publishers['depth/color'].sent) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from depth_node import camera
 from depth_node.camera import fitting
+from depth_node.camera.assumed import unknown_view
 from depth_node.engines import EngineInfo
 from depth_node.engines import selection
 from depth_node.errors import EngineError
@@ -284,3 +285,11 @@ def test_the_bundled_model_makes_depth_of_pictures_without_contrast() -> None:
         depth_m = pipeline.process(CameraImage(rgb, 123, ''), view, settings).depth_m
         assert not np.isnan(depth_m).any() and (depth_m > 0.0).all()
     pipeline.close()
+
+
+def test_depth_of_a_model_without_focal_length_needs_no_intrinsics(opened) -> None:
+    pipeline, _ = opened(focal_px=None)
+    known = process(pipeline).depth_m.copy()
+    unknown = pipeline.process(image_of(VGA), unknown_view(640, 480), settings_from({}))
+    assert not unknown.camera.is_known and unknown.camera.width == 640
+    assert np.array_equal(unknown.depth_m, known)

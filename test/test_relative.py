@@ -47,11 +47,12 @@ from depth_node.settings import settings_from
 
 ROOT = Path(__file__).parents[1]
 VGA = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0)
+PICTURES = ('depth/color', 'depth/color/compressed')
 IMAGE_TOPICS = {
+    *PICTURES,
     'depth/image_rect',
     'depth/relative',
     'depth/camera_info',
-    'depth/color',
     'scan',
     'points',
 }
@@ -185,7 +186,7 @@ def topics_of(it) -> set[str]:
 @pytest.mark.parametrize(
     ('kind', 'topics'),
     [
-        ('relative', {'depth/relative', 'depth/camera_info', 'depth/color'}),
+        ('relative', {'depth/relative', 'depth/camera_info', *PICTURES}),
         ('metric', IMAGE_TOPICS - {'depth/relative'}),
     ],
 )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip('rclpy')
 
+from builtin_interfaces.msg import Time
 from node_rig import HEIGHT
 from node_rig import WIDTH
 from node_rig import camera_message
+from node_rig import image_message
+from node_rig import stamp_of
+from sensor_msgs.msg import LaserScan
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
 
 FOV = {'camera.horizontal_fov_deg': 90.0}
 PIXELS = {'camera.intrinsics': '70 71 30 20'}
@@ -87,3 +94,82 @@ def test_the_parameters_may_be_set_while_images_come(rig):
     assert it.set(camera__horizontal_fov_deg=90.0).successful
     it.send()
     it.wait(lambda: it.infos)
+
+
+def free_of_focal_length(it):
+    """Let the model be one whose depth does not follow from the focal length."""
+    it.pipeline.card = replace(it.pipeline.card, focal_px=None)
+    return it
+
+
+@pytest.mark.parametrize('kind', ['metric', 'relative'])
+def test_a_model_that_needs_no_focal_length_gives_depth_without_camera_info(rig, kind):
+    it = rig(kind=kind, **{'node.diagnostics_period_s': 0.1, 'node.input_timeout_s': 0.5})
+    free_of_focal_length(it).listen(points=kind == 'metric').listen_to_diagnostics()
+    scans = []
+    it.peer.create_subscription(LaserScan, 'scan', scans.append, 10)
+    stamp_ns = it.send()
+    images = it.depth if kind == 'metric' else it.relative
+    it.wait(lambda: images)
+    assert stamp_of(images[0]) == stamp_ns and images[0].width == WIDTH
+    assert it.report().published == 1 and it.report().drops == {}
+    assert said(it)['intrinsics from'] == 'none'
+    it.wait(
+        lambda: any(
+            'camera_info' in line and 'publishers of it: 1' in line for line in it.log.lines
+        )
+    )
+    assert not it.infos and not it.clouds and not scans
+
+
+def test_its_points_and_camera_come_as_soon_as_camera_info_does(rig):
+    it = free_of_focal_length(rig()).listen(points=True)
+    it.send()
+    it.wait(lambda: it.depth)
+    it.give_camera()
+    it.send()
+    it.wait(lambda: it.infos and it.clouds)
+    assert len(it.depth) == 2 and len(it.infos) == len(it.clouds) == 1
+    assert it.infos[0].k[0] == 50.0
+
+
+def test_a_listener_to_points_alone_is_no_reason_to_count_a_drop_while_the_camera_is_unknown(rig):
+    it = free_of_focal_length(rig())
+    clouds = []
+    it.peer.create_subscription(PointCloud2, 'points', clouds.append, 10)
+    it.wait(lambda: it.images.get_subscription_count())
+    (points,) = [item for item in it.node.publishers if item.topic_name.endswith('points')]
+    it.wait(points.get_subscription_count)
+    it.send()
+    assert it.report().published == 1 and it.report().drops == {} and not clouds
+
+
+def test_where_parameters_describe_the_camera_such_a_model_uses_them(rig):
+    it = free_of_focal_length(rig(**FOV)).listen()
+    it.send()
+    it.wait(lambda: it.infos)
+    assert ks(it)[0] == pytest.approx((32.0, 32.0, 31.5, 23.5))
+
+
+def test_every_frame_id_has_its_own_last_camera_info(rig):
+    it = rig().listen()
+    for name, focal_px in (('left', 50.0), ('right', 60.0)):
+        k = [focal_px, 0.0, 31.5, 0.0, focal_px, 23.5, 0.0, 0.0, 1.0]
+        it.cameras.publish(camera_message(header=Header(frame_id=name), k=k))
+        it.wait(lambda name=name: name in it.node._stream._cameras._of_frames)
+    for number, name in enumerate(('left', 'right', 'left', 'third')):
+        header = Header(frame_id=name, stamp=Time(sec=100 + number))
+        it.send_message(image_message(0, header=header))
+    it.wait(lambda: len(it.infos) == 4)
+    # the last of all for one that has none of its own
+    assert [info.k[0] for info in it.infos] == [50.0, 60.0, 50.0, 60.0]
+    assert [info.header.frame_id for info in it.infos] == ['left', 'right', 'left', 'third']
+    assert sum('camera_info has frame_id' in line for line in it.log.lines) == 1
+
+
+def test_invented_frame_ids_do_not_fill_the_memory(rig):
+    it = rig().listen()
+    for number in range(40):
+        it.cameras.publish(camera_message(header=Header(frame_id=f'camera_{number}')))
+        it.wait(lambda n=number: f'camera_{n}' in it.node._stream._cameras._of_frames)
+    assert len(it.node._stream._cameras._of_frames) == 16

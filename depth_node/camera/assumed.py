@@ -11,10 +11,12 @@ from depth_node.camera.fitting import from_horizontal_fov
 from depth_node.camera.info import IMAGE_SIZE
 from depth_node.camera.info import INTRINSICS
 from depth_node.camera.info import check_image_size
+from depth_node.camera.view import CameraView
 from depth_node.errors import CameraRejected
 from depth_node.frames import CameraFields
+from depth_node.frames import CameraModel
+from depth_node.setting_texts import intrinsics_px
 from depth_node.settings import CameraSettings
-from depth_node.settings import intrinsics_px
 
 FROM_INTRINSICS = 'camera.intrinsics'
 FROM_FOV = 'camera.horizontal_fov_deg'
@@ -68,6 +70,16 @@ class AssumedCamera:
                 'Set the parameter to the intrinsics of the new images.',
             )
         return first_width, first_height
+
+
+def unknown_view(width: int, height: int) -> CameraView:
+    """Return the view of a camera of which nothing is known but the size of its image.
+
+    :raises CameraRejected: for a size that no camera has.
+    """
+    check_image_size(width, height)
+    centre = 0.5 * (width - 1.0), 0.5 * (height - 1.0)
+    return CameraView(CameraModel(width, height, 0.0, 0.0, *centre), None)
 
 
 def source_of(chosen: CameraSettings) -> str:

@@ -90,6 +90,8 @@ class FramePlan:
     """Depth at the size of the image (True) or of the network (False)."""
     points: PointsSettings
     """The cloud that would be welcome with the depth."""
+    smooths: bool = False
+    """The past of the plan's frames is to be kept: :attr:`FrameLimits.smoothing` is in use."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ class FrameLimits:
     """Farther becomes +Inf, metres."""
     edge_step: float
     """See :func:`depth_node.flying_pixels.forget_flying`; 0 keeps all."""
+    smoothing: float = 0.0
+    """Share of the last inverse depth that is kept, see :mod:`depth_node.temporal_smoothing`; 0
+    where this frame does not follow on the last one of its plan."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from depth_node.engines import FramePlan
 from depth_node.engines import MadeFrame
 from depth_node.engines.gpu_resampling import Enlarge
 from depth_node.engines.gpu_resampling import Shrink
+from depth_node.engines.gpu_smoothing import Smoothing
 from depth_node.frames import CameraModel
 from depth_node.frames import PackedCloud
 from depth_node.model_folder import ModelCard
@@ -34,7 +35,7 @@ from depth_node.model_folder import OutputSpec
 from depth_node.settings import PointsSettings
 
 # the limits travel ahead of the image in one copy
-_HEAD_BYTES = 16
+_HEAD_BYTES = 32
 _FIGURES = 2
 _NAN = float('nan')
 
@@ -86,6 +87,7 @@ class GpuFrame(nn.Module):
         image, fit = plan.view.model, plan.fit
         self.plan = plan
         self.network = network
+        self._has_past = False  # what is run while a graph is recorded is none
         self.eye = _Eye(card, plan)
         self.depth = _Depth(card.output, plan)
         shown = image if plan.full_size else fit.camera
@@ -107,7 +109,11 @@ class GpuFrame(nn.Module):
         nearest = limits.scale_m / max(limits.min_m, 1e-9)
         # a step of 0 keeps all
         most = 1.0 + limits.edge_step if limits.edge_step > 0.0 else np.inf
-        ends.limits[:4] = (limits.scale_m, limits.scale_m / limits.max_m, nearest, most)
+        ends.limits[:5] = (
+            *(limits.scale_m, limits.scale_m / limits.max_m, nearest, most),
+            limits.smoothing if self._has_past else 0.0,
+        )
+        self._has_past = True
         np.copyto(ends.image, rgb)
 
     def enqueue(self) -> None:
@@ -118,7 +124,7 @@ class GpuFrame(nn.Module):
         rgb = self._received[_HEAD_BYTES:].view(ends.image.shape)
         small = self.eye.small(rgb)
         output = self.network(self.eye.normalized(small))[0, 0]
-        self.depth(output, limits, self._figures, self._values)
+        self.depth(output, small, limits, self._figures, self._values)
         if ends.small is not None:
             self._small.copy_(small.permute(1, 2, 0))
             torch.from_numpy(ends.small).copy_(self._small, non_blocking=True)
@@ -172,7 +178,7 @@ class _HostEnds:
         self._points = plan.points
         stride = plan.points.stride
         self._rows, self._columns = -(-shown.height // stride), -(-shown.width // stride)
-        if packs(plan.points) and not relative:
+        if packs(plan.points) and shown.is_known and not relative:
             self.cloud = memory.message_zeros(self._rows * self._columns * STEP_BYTES)
 
     def packed(self, *, is_dense: bool) -> PackedCloud | None:
@@ -228,23 +234,30 @@ class _Depth(nn.Module):
         self.enlarge = Enlarge(size, wanted)
         top, left = (fit.top, fit.left) if plan.full_size else (0, 0)
         self.inside = (slice(top, top + wanted[0]), slice(left, left + wanted[1]))
+        self.smoothing = None if self.relative or not plan.smooths else Smoothing(*size)
         unseen = None
         if plan.view.rectifier is not None:
             seen = plan.view.rectifier.valid
             unseen = torch.from_numpy(~(seen if plan.full_size else resampled_mask(seen, fit)))
         self.register_buffer('unseen', unseen)
 
-    def forward(self, output: Tensor, limits: Tensor, figures: Tensor, values: Tensor) -> None:
+    def forward(
+        self, output: Tensor, small: Tensor, limits: Tensor, figures: Tensor, values: Tensor
+    ) -> None:
         """Fill the values of a frame.
 
         :param output: (h, w) float32 of the network.
+        :param small: (3, h, w) float32, 0 to 255, what the network saw.
         :param limits: metres times inverse depth, then the inverse depths that are the farthest
-            and the nearest that is wanted, then the ratio of neighbours that makes an edge.
+            and the nearest that is wanted, then the ratio of neighbours that makes an edge, then
+            the share of the last inverse depth that is kept.
         :param figures: the first becomes the number of known pixels of the output.
         :param values: (H, W) float32, NaN where nothing is ever written.
         """
         inverse = self._inverse(output)
         torch.sum(inverse == inverse, dim=(0, 1), dtype=torch.float32, out=figures[0])
+        if self.smoothing is not None:
+            inverse = self.smoothing(inverse, small, limits[4])
         inside = values[self.inside]
         if self.relative:
             inside.copy_(self.enlarge(inverse))

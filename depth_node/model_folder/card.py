@@ -146,6 +146,11 @@ class ModelCard:
         """True where the output becomes metres without a scale measured elsewhere."""
         return self.output.kind != 'relative' and self.focal_px is not None
 
+    @property
+    def needs_intrinsics(self) -> bool:
+        """True where depth follows from the focal length, so that there is none without it."""
+        return self.is_metric
+
 
 def is_plain_name(name: str) -> bool:
     """Tell whether ``name`` is a file name and nothing else: no separator, no leading dot."""

@@ -1,7 +1,10 @@
 """The camera that belongs to an image: the last good camera_info, and its view made once.
 
+It is the last one with the frame_id of the image; where none has that, the last one of all.
+
 Until a usable camera_info has come the parameters camera.intrinsics and camera.horizontal_fov_deg
-stand in for it, from the first image on; from then on camera_info counts alone.
+stand in for it, from the first image on; from then on camera_info counts alone.  Where there are
+none either, models that need no focal length see a camera without intrinsics.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from depth_node.settings import CameraSettings
 
 NO_CAMERA_INFO = 'no_camera_info'
 _UNREADABLE = 'camera_message'
+_FRAME_IDS = 16
+_VIEWS = 4
 
 
 class Cameras:
@@ -64,7 +69,8 @@ class Cameras:
         self._fields: CameraFields | None = None
         self._content = b''
         self._heard_ns = 0
-        self._cached: tuple[CameraFields, int, int, CameraView] | None = None
+        self._of_frames: dict[str, CameraFields] = {}
+        self._views: dict[tuple[CameraFields, int, int], CameraView] = {}
         self._topic = str(node.resolve_topic_name('camera_info'))
         self._subscriptions = [self._subscribe(reliable=False, latched=False)]
         self._hears_latched = False
@@ -105,24 +111,29 @@ class Cameras:
             f'frame {quoted(fields.frame_id)}{images}'
         )
 
-    def view(self, width: int, height: int, frame_id: str) -> CameraView:
+    def view(self, width: int, height: int, frame_id: str, *, needed: bool = True) -> CameraView:
         """Return how an image of this size is to be looked at.
 
-        :raises CameraRejected: when no camera is known, or it does not explain the size.
+        :param needed: False where an image is of use without intrinsics.
+        :raises CameraRejected: when a camera is needed and none is known, or it does not explain
+            the size.
         """
         # Read once: a camera_info that comes meanwhile counts from the next image on.
-        fields = self._fields
+        fields = self._of_frames.get(frame_id, self._fields)
         if fields is None:
+            if not needed and self.source() == 'none':
+                return assumed.unknown_view(width, height)
             fields = self._assumed_fields(width, height, frame_id)
         else:
             self._other_frame = frame_id if fields.frame_id != frame_id else None
             if self._other_frame is not None:
                 self._tell_frames(fields.frame_id, frame_id)
-        cached = self._cached
-        if cached is None or cached[:3] != (fields, width, height):
-            cached = (fields, width, height, self._view_of(fields, width, height))
-            self._cached = cached
-        return cached[3]
+        key = (fields, width, height)
+        view = self._views.get(key)
+        if view is None:
+            view = self._view_of(fields, width, height)
+            self._views = {**dict(list(self._views.items())[1 - _VIEWS :]), key: view}
+        return view
 
     def follow_publishers(self) -> None:
         """Subscribe a second time once a publisher latches its messages.
@@ -172,6 +183,12 @@ class Cameras:
                     return  # as expected: the parameters are there for this
             self._remarks.camera_rejected(error)
             return
+        others = {name: item for name, item in self._of_frames.items() if name != fields.frame_id}
+        # Never changed in place: the worker reads it.
+        self._of_frames = {
+            **dict(list(others.items())[1 - _FRAME_IDS :]),
+            fields.frame_id: fields,
+        }
         self._fields, self._content = fields, content
         self._heard_ns = time.monotonic_ns()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _NEWEST = 'reliable, volatile, keep last 1'
+_OF_FRAMES = f'{_NEWEST}; lifespan input.max_age_s, as it was on configure'
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ INPUTS = (
         'sensor_msgs/msg/CameraInfo',
         'best effort, volatile, keep last 1; a second subscription, reliable and transient local, '
         'once a publisher latches',
-        'while active; the last good one is used for every image',
+        'while active; the last good one with the frame_id of the image is used, else the last '
+        'good one of all',
     ),
 )
 
@@ -52,7 +54,7 @@ OUTPUTS = (
     Topic(
         'depth/image_rect',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens; models of metric depth only. 32FC1, metres: NaN unknown, '
         '+Inf nothing within range; others by depth.encoding and depth.beyond. Stamp and frame_id '
         'are those of the source image, here and below',
@@ -60,33 +62,41 @@ OUTPUTS = (
     Topic(
         'depth/relative',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens; models of relative depth only, in place of '
         'depth/image_rect, scan and points. 32FC1 without unit, larger is nearer',
     ),
     Topic(
         'depth/camera_info',
         'sensor_msgs/msg/CameraInfo',
-        _NEWEST,
-        'with every depth image, if somebody listens; rectified camera of the size of the depth',
+        _OF_FRAMES,
+        'with every depth image, if somebody listens and the camera is known; rectified camera of '
+        'the size of the depth',
     ),
     Topic(
         'depth/color',
         'sensor_msgs/msg/Image',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens. rgb8, a picture for people: do not compute with it',
+    ),
+    Topic(
+        'depth/color/compressed',
+        'sensor_msgs/msg/CompressedImage',
+        _OF_FRAMES,
+        'per frame, if somebody listens; depth/color as a JPEG file (depth.color_quality), for '
+        'rqt_image_view or Foxglove over a radio link. Not for sides above 65500 pixels',
     ),
     Topic(
         'scan',
         'sensor_msgs/msg/LaserScan',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame, if somebody listens and the camera sees its horizon; models of metric depth '
         'only. Its frame_id is scan.frame_id or that of the image without _optical',
     ),
     Topic(
         'points',
         'sensor_msgs/msg/PointCloud2',
-        _NEWEST,
+        _OF_FRAMES,
         'per frame after the depth, or points.max_rate_hz, if somebody listens; models of metric '
         'depth only',
     ),
@@ -127,7 +137,8 @@ DIAGNOSTICS = {
     'input': 'image topic and how it is delivered at present',
     'camera_info': 'size, lens and frame of the camera in use, or that there is none',
     'camera_info age (s)': 'since the last camera_info that could be used',
-    'intrinsics from': 'camera_info, camera.intrinsics, camera.horizontal_fov_deg or none',
+    'intrinsics from': 'camera_info, camera.intrinsics, camera.horizontal_fov_deg or none; with '
+    'none, models of metric depth give nothing, others depth without camera_info, scan and points',
     'stamps': 'what is odd about the stamps of the images, or that they are of now',
 }
 """Key of the status ``depth_node: depth`` to its meaning."""
@@ -141,7 +152,8 @@ REASONS = {
     'too_old': 'its depth would have been older than input.max_age_s',
     'duplicate': 'the stamp is that of the last depth image',
     'out_of_order': 'the stamp is older than that of the last depth image',
-    'no_camera_info': 'no usable camera_info has come; metres need the focal length',
+    'no_camera_info': 'no usable camera_info has come; the metres of this model need the focal '
+    'length',
     'image_encoding': 'an encoding that cannot be read, or one of depth',
     'image_endianness': 'is_bigendian is neither 0 nor 1',
     'image_size': 'width or height is zero or impossible for the encoding',

@@ -10,6 +10,7 @@ from array import array
 from functools import cache
 from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
@@ -108,6 +109,18 @@ def image_message(frame: Frame, values: NDArray[Any], encoding: str) -> Image:
     message.step = values.nbytes // len(values)
     # Assigning the numpy array itself would be converted element by element: 50 ms for 640x480.
     message.data = bytes_of(values)
+    return message
+
+
+def jpeg_message(frame: Frame, encoded: NDArray[np.uint8]) -> CompressedImageMessage:
+    """Return a JPEG file of an rgb8 image, its format said as image_transport says it.
+
+    :param encoded: (N,) bytes of the file.
+    """
+    message = CompressedImageMessage(**_TAKES_ARRAYS)
+    message.header = header(frame)
+    message.format = 'rgb8; jpeg compressed bgr8'
+    message.data = bytes_of(encoded)
     return message
 
 

@@ -1,9 +1,9 @@
 """What a node publishes of its frames, as topics; messages are made only for those who listen.
 
 A model of metric depth has ``depth/image_rect``, ``scan`` and ``points``, one of relative inverse
-depth ``depth/relative``, and both ``depth/camera_info`` and ``depth/color``.  A topic of the other
-kind is not even advertised, so that nobody waits for metres that will never come or takes other
-numbers for them.
+depth ``depth/relative``, and both ``depth/camera_info``, ``depth/color`` and
+``depth/color/compressed``.  A topic of the other kind is not even advertised, so that nobody waits
+for metres that will never come or takes other numbers for them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 from sensor_msgs.msg import LaserScan
 from sensor_msgs.msg import PointCloud2
 
 from depth_node.depth_colors import DepthColors
+from depth_node.depth_colors import jpeg_of
 from depth_node.depth_image import DepthEncoder
 from depth_node.frames import DepthFrame
 from depth_node.frames import OutputFrame
@@ -45,6 +50,7 @@ class Outputs(ABC):
         self._image = self._publisher(Image, image_topic)
         self._camera_info = self._publisher(CameraInfo, 'depth/camera_info')
         self._color = self._publisher(Image, 'depth/color')
+        self._jpeg = self._publisher(CompressedImage, 'depth/color/compressed')
         self._colors = DepthColors()
 
     def wanted(self) -> bool:
@@ -75,12 +81,30 @@ class Outputs(ABC):
                 publisher.publish(message)
         return bool(listened)
 
+    def _send_pictures(
+        self, frame: OutputFrame, colored: Callable[[], NDArray[np.uint8]], quality: int
+    ) -> bool:
+        """Send the picture for people, whole and as JPEG; coloured once for both.
+
+        :param colored: makes the picture, (H, W, 3) RGB.
+        """
+        rgb = cache(colored)
+
+        def compressed() -> CompressedImage | None:
+            encoded = jpeg_of(rgb(), quality)
+            return None if encoded is None else messages.jpeg_message(frame, encoded)
+
+        return self._send(
+            (self._color, lambda: messages.image_message(frame, rgb(), 'rgb8')),
+            (self._jpeg, compressed),
+        )
+
     def _publisher(self, kind: type, topic: str) -> Any:
-        """Make a publisher that serves reliable and best-effort readers."""
+        """Make a publisher that serves reliable and best-effort readers, with nothing stale."""
         publisher = self._node.create_publisher(
             kind,
             topic,
-            qos.newest(reliable=True),
+            qos.of_frames(self._node.settings.input.max_age_s),
             qos_overriding_options=qos.output_overrides(),
         )
         self._publishers.append(publisher)
@@ -103,13 +127,18 @@ class MetricOutputs(Outputs):
         if not isinstance(frame, DepthFrame):
             raise TypeError(f'{type(frame).__name__} has no metres')
         listened_to = self._points.get_subscription_count() > 0
-        due = listened_to and self._clouds.due(frame, settings.points)
+        known = frame.camera.is_known
+        due = listened_to and known and self._clouds.due(frame, settings.points)
         sent = self._send(
             (self._image, lambda: self._depth_message(frame, settings.depth)),
-            (self._camera_info, lambda: messages.camera_info_message(frame)),
+            (self._camera_info, lambda: _camera_info(frame)),
         )
-        sent |= self._send((self._scan, lambda: self._scans.message(frame, settings)))
-        sent |= self._send((self._color, lambda: self._color_message(frame)))
+        sent |= self._send(
+            (self._scan, lambda: self._scans.message(frame, settings) if known else None)
+        )
+        sent |= self._send_pictures(
+            frame, lambda: self._colors.of_depth(frame.depth_m), settings.depth.color_quality
+        )
         if due:
             self._points.publish(self._clouds.message(frame, settings.points))
         return sent or listened_to
@@ -119,10 +148,6 @@ class MetricOutputs(Outputs):
         values = self._depths.encoded(frame.depth_m, depth)
         return messages.image_message(frame, values, depth.encoding)
 
-    def _color_message(self, frame: DepthFrame) -> Image:
-        """Return the depth as a picture for people."""
-        return messages.image_message(frame, self._colors.of_depth(frame.depth_m), 'rgb8')
-
 
 class RelativeOutputs(Outputs):
     """Relative inverse depth and its camera."""
@@ -131,18 +156,24 @@ class RelativeOutputs(Outputs):
         super().__init__(node, 'depth/relative')
 
     def publish(self, frame: OutputFrame, settings: Settings) -> bool:
-        """Publish the image and its camera; no setting concerns them."""
+        """Publish the image, its camera and its picture."""
         if not isinstance(frame, RelativeFrame):
             raise TypeError(f'{type(frame).__name__} is no relative inverse depth')
         sent = self._send(
             (self._image, lambda: messages.relative_message(frame)),
-            (self._camera_info, lambda: messages.camera_info_message(frame)),
+            (self._camera_info, lambda: _camera_info(frame)),
         )
-        return self._send((self._color, lambda: self._color_message(frame))) or sent
+        return (
+            self._send_pictures(
+                frame, lambda: self._colors.of_inverse(frame.inverse), settings.depth.color_quality
+            )
+            or sent
+        )
 
-    def _color_message(self, frame: RelativeFrame) -> Image:
-        """Return the inverse depth as a picture for people."""
-        return messages.image_message(frame, self._colors.of_inverse(frame.inverse), 'rgb8')
+
+def _camera_info(frame: OutputFrame) -> CameraInfo | None:
+    """Return the camera of a frame; None where it is unknown: nobody is told a wrong one."""
+    return messages.camera_info_message(frame) if frame.camera.is_known else None
 
 
 def outputs_for(node: Node, card: ModelCard) -> Outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rclpy.duration import Duration
 from rclpy.qos import QoSDurabilityPolicy
 from rclpy.qos import QoSHistoryPolicy
 from rclpy.qos import QoSPolicyKind
@@ -31,14 +32,28 @@ def newest(*, reliable: bool, latched: bool = False) -> QoSProfile:
     )
 
 
+def of_frames(lifespan_s: float) -> QoSProfile:
+    """Return the profile of what is made of images: the last one, reliable, for a short time.
+
+    Readers need not ask for a lifespan to match.  With Fast DDS it ends the sender's repairs of
+    what a reader has not got; a reader's own queue obeys the lifespan that the reader sets.
+
+    :param lifespan_s: of a message, seconds by the clock of DDS: simulated time is without effect.
+    """
+    profile = newest(reliable=True)
+    profile.lifespan = Duration(nanoseconds=round(lifespan_s * 1e9))
+    return profile
+
+
 def output_overrides() -> QoSOverridingOptions:
-    """Let history, depth, reliability and durability of a publisher be set by parameters."""
+    """Let a publisher's history, depth, reliability, durability and lifespan be parameters."""
     return QoSOverridingOptions(
         (
             QoSPolicyKind.HISTORY,
             QoSPolicyKind.DEPTH,
             QoSPolicyKind.RELIABILITY,
             QoSPolicyKind.DURABILITY,
+            QoSPolicyKind.LIFESPAN,
         )
     )
 

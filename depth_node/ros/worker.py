@@ -171,7 +171,10 @@ class Worker:
         )
         rgb = decode(image, settings.input.max_pixels)
         decoded_ns = time.perf_counter_ns()
-        view = self._cameras.view(rgb.shape[1], rgb.shape[0], image.frame_id)
+        view = self._cameras.view(
+            *(rgb.shape[1], rgb.shape[0], image.frame_id),
+            needed=self._pipeline.card.needs_intrinsics,
+        )
         frame = self._pipeline.process(
             CameraImage(rgb, image.stamp_ns, image.frame_id), view, settings
         )
