@@ -38,7 +38,8 @@ from depth_node.settings import Settings
 
 _STANDARD = Path('benchmarks', 'results')
 _OTHER = Path('out', 'benchmark')
-_SHOWN = 0
+_SHOWN = 3
+"""View that the picture of the page shows."""
 _ALL = ('engines', 'rewriting', 'frame', 'node', 'edges', 'page')
 
 
