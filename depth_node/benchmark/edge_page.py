@@ -27,15 +27,15 @@ neither. `depth.edge_step` forgets the pixels of the network on the far side of 
 ![the cloud of a generated room seen from above, without and with the mask]({PICTURE})
 
 True depth at the size of the network, enlarged without and with the mask, seen from above; points
-that fly are red.
+that fly are red. Over all rows of true depth, those of the next table:
 
 """
 _ABOUT_PREDICTIONS = """## What the bundled model draws
 
 Beside the truth (first rows) most points "fly" because the depth itself is wrong; a mask cannot
 mend that. The rows with its own surfaces say what the mask does to the ramps that this network
-draws at true edges. They are wider than two of its pixels: what remains are points on ramps that
-no step of depth between neighbours gives away.
+draws at true edges: how far it falls short of the figure above is how far its edges are blurred over
+more pixels than the mask looks at.
 """
 
 

@@ -38,7 +38,7 @@ from depth_node.settings import Settings
 
 _STANDARD = Path('benchmarks', 'results')
 _OTHER = Path('out', 'benchmark')
-_SHOWN = 3
+_SHOWN = 1
 """View that the picture of the page shows."""
 _ALL = ('engines', 'rewriting', 'frame', 'node', 'edges', 'page')
 
