@@ -34,8 +34,7 @@ _ABOUT_PREDICTIONS = """## What the bundled model draws
 
 Beside the truth (first rows) most points "fly" because the depth itself is wrong; a mask cannot
 mend that. The rows with its own surfaces say what the mask does to the ramps that this network
-draws at true edges: how far it falls short of the figure above is how far its edges are blurred over
-more pixels than the mask looks at.
+draws at true edges; what stays are those that are blurred over more pixels than the mask looks at.
 """
 
 
