@@ -35,7 +35,7 @@ from depth_node.engines import NotFinite
 from depth_node.engines import WholeFrame
 from depth_node.engines import upgrade
 from depth_node.errors import ImageRejected
-from depth_node.flying_pixels import forget_flying
+from depth_node.flying_pixels import FlyingPixels
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
@@ -97,6 +97,7 @@ class Pipeline:
         self._values = np.empty((0, 0), np.float32)
         self._smoother = Smoother()
         self._succession = Succession()
+        self._flying = FlyingPixels()
         self._open_engine(0)
         if self._upgrade is not None and not self._serves:
             self._use(self._upgrade.wait(wanted))
@@ -168,7 +169,7 @@ class Pipeline:
         if not self._relative:
             camera_key = (image.frame_id, model)
             self._smoother.smooth(inverse, small, camera_key, image.stamp_ns, wanted.smoothing)
-            forget_flying(inverse, wanted.edge_step)
+            self._flying.forget(inverse, wanted.edge_step)
         if wanted.full_size:
             values = self._full_size(inverse, plan, model)
             inside = values[_rows(plan.fit), _columns(plan.fit)]

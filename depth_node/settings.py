@@ -203,9 +203,10 @@ class DepthSettings:
         high=1_000.0,
     )
     edge_step: float = _parameter(
-        0.15,
-        'Depth that is farther than a neighbouring pixel of the network by more than this share '
-        'becomes NaN: about there it would hang in the air between two surfaces; 0 keeps all.',
+        0.12,
+        'Depth that is farther than a neighbouring pixel of the network by more than this share, '
+        'or than the next but one where depth bends, becomes NaN: about there it would hang in '
+        'the air between two surfaces; 0 keeps all.',
         low=0.0,
         high=10.0,
     )

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from depth_node.flying_pixels import forget_flying
+from depth_node.benchmark import edges
+from depth_node.flying_pixels import FlyingPixels
+from depth_node.settings import Settings
 from depth_node.world import samples
 
 Depth = NDArray[np.float32]
+STEP = Settings().depth.edge_step
 
 
 def enlarged(inverse: Depth, factor: float = 2.5) -> Depth:
     """Return inverse depth without flying pixels, enlarged as the pipeline does it."""
     inverse = inverse.copy()
-    forget_flying(inverse, 0.15)
+    FlyingPixels().forget(inverse, STEP)
     size = (round(inverse.shape[1] * factor), round(inverse.shape[0] * factor))
     return np.asarray(cv2.resize(inverse, size, interpolation=cv2.INTER_LINEAR))
 
@@ -24,7 +27,7 @@ def enlarged(inverse: Depth, factor: float = 2.5) -> Depth:
 def forgotten(inverse: Depth) -> NDArray[np.bool_]:
     """Tell which pixels of a network's output are forgotten."""
     inverse = inverse.copy()
-    forget_flying(inverse, 0.15)
+    FlyingPixels().forget(inverse, STEP)
     return np.isnan(inverse)
 
 
@@ -39,7 +42,7 @@ def test_between_a_box_and_the_wall_behind_it_nothing_is_left(factor: float) -> 
 
 
 @pytest.mark.parametrize('blur_px', [0.5, 0.8])
-def test_of_a_blurred_edge_the_far_side_goes_and_no_more_than_two_pixels_of_it(
+def test_of_a_blurred_edge_the_far_side_goes_and_no_more_than_three_pixels_of_it(
     blur_px: float,
 ) -> None:
     inverse = np.full((40, 60), 1 / 5.0, np.float32)
@@ -48,6 +51,18 @@ def test_of_a_blurred_edge_the_far_side_goes_and_no_more_than_two_pixels_of_it(
     assert mask[:, 29].all()
     assert not mask[:, :27].any()
     assert not mask[:, 32:].any()
+
+
+def test_a_ramp_of_which_no_step_is_an_edge_alone_is_cut_and_a_plane_as_steep_is_not() -> None:
+    plane = np.tile(1.0 + 0.08 * np.arange(60, dtype=np.float32), (20, 1))
+    plane[:, 30:] = plane[:, 29:30]
+    assert (plane[:, 1] > (1 + STEP / 2) * plane[:, 0]).all()
+    mask = forgotten(plane)
+    assert not mask[:, :28].any()
+    ramp = np.ones((20, 30), np.float32)
+    ramp[:, 9:] = (1.07, 1.18, *[1.25] * 19)
+    assert forgotten(ramp)[:, 8:10].all()
+    assert not np.delete(forgotten(ramp), (8, 9), axis=1).any()
 
 
 @pytest.mark.parametrize('slope', [0.0, 1.0, 4.0])
@@ -78,51 +93,16 @@ def test_unknown_pixels_stay_unknown_and_a_step_of_0_keeps_all() -> None:
     inverse[4, 4] = np.nan
     inverse[0, 0] = 0.5
     kept = inverse.copy()
-    forget_flying(kept, 0.0)
+    FlyingPixels().forget(kept, 0.0)
     assert np.array_equal(kept, inverse, equal_nan=True)
     assert np.array_equal(np.argwhere(forgotten(inverse)), [[0, 0], [4, 4]])
 
 
 def test_on_exact_depth_flying_points_go_and_others_stay() -> None:
     rng = np.random.default_rng(11)
-    counts = np.zeros(4)
-    for _ in range(4):
-        sample = samples.draw(rng, 480, 640)[0]
-        counts += _counted(sample.depth_m)
-    removed, flew, lost, stood = counts
-    assert flew > 500
-    assert removed >= 0.8 * flew
-    assert lost <= 0.05 * stood
-
-
-def _counted(true_m: Depth) -> NDArray[np.float64]:
-    """Count flying points removed and in all, and other points lost and in all."""
-    inverse = np.where(np.isfinite(true_m), 1.0 / true_m, 0.0).astype(np.float32)
-    small = cv2.resize(inverse, (256, 192), interpolation=cv2.INTER_AREA)
-    large = np.asarray(cv2.resize(small, (640, 480), interpolation=cv2.INTER_LINEAR))
-    mask = np.isnan(enlarged(small))
-    seen = large > 1 / 80.0
-    flies = np.zeros_like(seen)
-    flies[seen] = _off_surface(np.where(seen, 1.0 / np.maximum(large, 1e-6), 0.0), true_m)[seen]
-    return np.array(
-        [
-            (mask & flies).sum(),
-            flies.sum(),
-            (mask & seen & ~flies).sum(),
-            (seen & ~flies).sum(),
-        ],
-        np.float64,
-    )
-
-
-def _off_surface(depth_m: Depth, true_m: Depth, reach_px: int = 6) -> NDArray[np.bool_]:
-    """Tell which points are farther than 5 cm and 5 % from all that is seen around them."""
-    true_m = np.where(np.isfinite(true_m), true_m, 1e6)
-    padded = np.pad(true_m, reach_px, mode='edge')
-    height, width = depth_m.shape
-    closest_m = np.full(depth_m.shape, np.inf)
-    for top in range(2 * reach_px + 1):
-        for left in range(2 * reach_px + 1):
-            there_m = padded[top : top + height, left : left + width]
-            np.minimum(closest_m, np.abs(depth_m - there_m), out=closest_m)
-    return np.asarray((closest_m > 0.05) & (closest_m > 0.05 * depth_m), np.bool_)
+    views = [samples.draw(rng, 480, 640)[0] for _ in range(4)]
+    for seen in ('exact', 'averaged', 'blurred'):
+        count = edges.counted(views, (256, 192), seen, (STEP,))[0]
+        assert count.flying > 500
+        assert count.removed_share >= 0.8
+        assert count.lost_share <= 0.05

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,9 +32,11 @@ from depth_node.engines import WholeFrame
 from depth_node.engines import selection
 from depth_node.engines.gpu_frame import GpuFrame
 from depth_node.engines.gpu_frame import OrdinaryMemory
+from depth_node.engines.gpu_frame import _flying
 from depth_node.engines.gpu_resampling import Enlarge
 from depth_node.engines.gpu_resampling import Shrink
 from depth_node.errors import EngineError
+from depth_node.flying_pixels import FlyingPixels
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
 from depth_node.frames import CameraModel
@@ -240,6 +243,21 @@ def test_pixels_between_surfaces_are_forgotten_as_on_the_processor(
     known = ~unknown[0] & ~unknown[1]
     assert 0.01 < unknown[0].mean() < 0.9
     np.testing.assert_allclose(got.depth_m[known], wanted.depth_m[known], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('blur_px', [0.0, 0.8, 1.5])
+def test_the_mask_is_that_of_the_processor_pixel_by_pixel(blur_px: float) -> None:
+    inverse = np.random.default_rng(3).uniform(0.0, 1.0, (24, 40)).astype(np.float32)
+    inverse = cv2.resize(inverse, (320, 192), interpolation=cv2.INTER_NEAREST)
+    if blur_px:
+        inverse = cv2.GaussianBlur(inverse, (0, 0), blur_px)
+    inverse[100:, 200:] = np.linspace(0.01, 0.9, 92, dtype=np.float32)[:, None]
+    inverse[3, 4] = np.nan
+    mask = _flying(torch.from_numpy(inverse), torch.tensor(0.12)).numpy()
+    FlyingPixels().forget(inverse, 0.12)
+    mask[3, 4] = True
+    assert 0.01 < mask.mean() < 0.9
+    assert np.array_equal(mask, np.isnan(inverse))
 
 
 @pytest.mark.parametrize('full_size', [True, False])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,7 @@ from soak import overload
 from soak import pictures
 from soak import storm
 from soak.processes import ROOT
+from soak.processes import environment
 from soak.row import Row
 from soak.row import growth
 
@@ -113,12 +118,43 @@ def test_the_results_keep_the_schema_and_a_broken_promise_is_the_exit_code(
 
     monkeypatch.setattr(command, 'CHECKS', {'pause': (check, 10, 's')})
     monkeypatch.setattr(command, '_run_apart', run)
+    monkeypatch.setattr(command, '_OTHER', tmp_path / 'on_the_way.json')
     out = tmp_path / 'soak.json'
     assert command.main(['pause', '--share', '0.1', '--out', str(out)]) == 0
     assert problems_of(json.loads(out.read_text())) == []
     assert command.main(['pause', '--out', str(out)]) == 1
     assert 'too slow' in capsys.readouterr().out
     assert json.loads(out.read_text())['rows'][0]['broken'] == ['too slow']
+
+
+def test_what_a_check_has_started_does_not_outlive_it(tmp_path):
+    code = (
+        'import os, signal, subprocess, sys, time\n'
+        'from soak.processes import die_with_parent\n'
+        'words = [sys.executable, "-c", "import time; time.sleep(60)"]\n'
+        'child = subprocess.Popen(words, preexec_fn=die_with_parent)\n'
+        'print(child.pid, flush=True)\n'
+        'time.sleep(60)\n'
+    )
+    check = subprocess.Popen(
+        [sys.executable, '-c', code], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    pid = int(check.stdout.readline())
+    assert Path(f'/proc/{pid}').exists()
+    check.kill()
+    check.communicate()
+    limit_s = time.monotonic() + 5.0
+    while time.monotonic() < limit_s and _runs(pid):
+        time.sleep(0.01)
+    assert not _runs(pid)
+
+
+def _runs(pid):
+    """Tell whether a process lives; one that nobody has waited for yet does not."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from depth_node.benchmark import edge_page
 from depth_node.benchmark import plots
 from depth_node.benchmark.markdown import table
 from depth_node.benchmark.targets import ON_A_GPU
@@ -23,7 +24,7 @@ STAGES_PLOT = 'performance-stages.svg'
 ACCURACY_PLOT = 'performance-accuracy.svg'
 RESULTS = (
     *('engines-cpu', 'engines-gpu', 'rewriting', 'frame', 'frame-openvino', 'frame-cuda'),
-    *('node', 'networks'),
+    *('node', 'edges', 'networks'),
 )
 """Names of the result files that the page knows, without their ending."""
 
@@ -54,6 +55,8 @@ def documents(results: Results) -> dict[str, str]:
     :param results: by the names of :data:`RESULTS`; what is missing is named as not measured.
     """
     made: dict[str, str] = {}
+    if 'edges' in results:
+        made[edge_page.PAGE] = edge_page.page(results['edges'])
     if 'engines-cpu' in results and 'frame' in results:
         made[STAGES_PLOT] = plots.latency_bars(
             results['engines-cpu'], results['frame'], results.get('node')
@@ -345,6 +348,7 @@ def _not_measured(results: Results) -> Iterator[str]:
         'frame': ('everything but the network, by stage', f'{_COMMAND} frame'),
         'node': ('the node over DDS', f'{_COMMAND} node'),
         'rewriting': ('the gain of the exact rewrites', f'{_COMMAND} rewriting'),
+        'edges': ('points between surfaces', f'{_COMMAND} edges'),
         'networks': ('all networks', f'{_COMMAND} networks'),
         'engines-gpu': ('anything on a GPU', ON_A_GPU),
         'frame-cuda': ('image bytes to cloud bytes on a GPU', f'{_COMMAND} frame --engine cuda'),
@@ -373,7 +377,7 @@ def _protocols(results: Results) -> Iterator[str]:
     yield '## How this was measured'
     yield ''
     for name, result in results.items():
-        if name == 'networks':
+        if name in ('edges', 'networks'):
             continue
         machine = result['machine']
         versions = ', '.join(f'{key} {value}' for key, value in machine['packages'].items())

@@ -105,7 +105,7 @@ class FrameLimits:
     max_m: float
     """Farther becomes +Inf, metres."""
     edge_step: float
-    """See :func:`depth_node.flying_pixels.forget_flying`; 0 keeps all."""
+    """See :func:`depth_node.flying_pixels.FlyingPixels.forget`; 0 keeps all."""
     smoothing: float = 0.0
     """Share of the last inverse depth that is kept, see :mod:`depth_node.temporal_smoothing`; 0
     where this frame does not follow on the last one of its plan."""

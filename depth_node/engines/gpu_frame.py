@@ -28,6 +28,7 @@ from depth_node.engines import MadeFrame
 from depth_node.engines.gpu_resampling import Enlarge
 from depth_node.engines.gpu_resampling import Shrink
 from depth_node.engines.gpu_smoothing import Smoothing
+from depth_node.flying_pixels import PLANE
 from depth_node.frames import CameraModel
 from depth_node.frames import PackedCloud
 from depth_node.model_folder import ModelCard
@@ -108,7 +109,7 @@ class GpuFrame(nn.Module):
         ends = self._on_host
         nearest = limits.scale_m / max(limits.min_m, 1e-9)
         # a step of 0 keeps all
-        most = 1.0 + limits.edge_step if limits.edge_step > 0.0 else np.inf
+        most = limits.edge_step if limits.edge_step > 0.0 else np.inf
         ends.limits[:5] = (
             *(limits.scale_m, limits.scale_m / limits.max_m, nearest, most),
             limits.smoothing if self._has_past else 0.0,
@@ -249,7 +250,7 @@ class _Depth(nn.Module):
         :param output: (h, w) float32 of the network.
         :param small: (3, h, w) float32, 0 to 255, what the network saw.
         :param limits: metres times inverse depth, then the inverse depths that are the farthest
-            and the nearest that is wanted, then the ratio of neighbours that makes an edge, then
+            and the nearest that is wanted, then the share by which neighbours may be apart, then
             the share of the last inverse depth that is kept.
         :param figures: the first becomes the number of known pixels of the output.
         :param values: (H, W) float32, NaN where nothing is ever written.
@@ -285,11 +286,15 @@ class _Depth(nn.Module):
 def _flying(inverse: Tensor, step: Tensor) -> Tensor:
     """Tell which pixels are on the far side of an edge; see :mod:`depth_node.flying_pixels`.
 
-    :param step: ratio of the inverse depths of neighbours above which there is one.
+    :param step: share by which a pixel may be farther than one beside it; infinite: any.
     """
     known = torch.nan_to_num(inverse).clamp_min_(0.0)
-    nearest = nn.functional.max_pool2d(known[None], 3, stride=1, padding=1)[0]
-    return nearest > known * step
+    nearest = nn.functional.max_pool2d(known[None], 3, stride=1, padding=1)
+    first = nearest[0] - known
+    both = nn.functional.max_pool2d(nearest, 3, stride=1, padding=1)[0] - known
+    limit = known * step
+    bent = (both - first - first).abs() > first * PLANE
+    return (first > limit) | ((both > limit) & (first > limit * 0.5) & bent)
 
 
 class _Cloud(nn.Module):

@@ -18,7 +18,7 @@ from depth_node.model_folder import InputSpec
 from depth_node.model_folder import ModelCard
 from depth_node.settings import PointsSettings
 
-_LIMITS = FrameLimits(scale_m=1.0, min_m=0.1, max_m=80.0, edge_step=0.15)
+_LIMITS = FrameLimits(scale_m=1.0, min_m=0.1, max_m=80.0, edge_step=0.12)
 _USUAL = (640, 480, 1.2)
 
 

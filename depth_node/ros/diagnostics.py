@@ -49,12 +49,16 @@ def diagnostic_array(
     return array
 
 
-def pipeline_facts(pipeline: Pipeline) -> dict[str, str]:
-    """Return what runs, on what, and under which licence."""
+def pipeline_facts(pipeline: Pipeline, scale: float = 1.0) -> dict[str, str]:
+    """Return what runs, on what, and under which licence.
+
+    :param scale: the user's factor in force, depth.scale.
+    """
     info, card = pipeline.engine_info, pipeline.card
     return {
         'model': card.name,
         'output': _output_of(card),
+        'scale from': _scale_source(card, scale),
         'weights licence': card.weights_license,
         'model notes': card.notes,
         'engine': f'{info.name} {info.version}',
@@ -71,6 +75,21 @@ def _output_of(card: ModelCard) -> str:
     if card.output.kind == 'relative':
         return 'relative inverse depth'
     return 'metric depth' if card.is_metric else 'depth of unknown scale'
+
+
+def _scale_source(card: ModelCard, scale: float) -> str:
+    """Say where the metres come from."""
+    if card.output.kind == 'relative':
+        return 'nothing: relative inverse depth has no unit'
+    if card.focal_px is None:
+        source = 'nothing: the model card names no focal length'
+    else:
+        source = (
+            f'model card (focal length {card.focal_px:g} px) and the focal length of the camera'
+        )
+    factors = {'factor of the card': card.depth_scale, 'depth.scale': scale}
+    named = [f'{name} {factor:g}' for name, factor in factors.items() if factor != 1.0]
+    return '; '.join([source, *named])
 
 
 def _figures(report: Report) -> Iterator[tuple[str, str]]:

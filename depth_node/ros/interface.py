@@ -124,6 +124,8 @@ DIAGNOSTICS = {
     'engines that make the whole frame have stages of their own',
     'model': 'its name',
     'output': 'metric depth, depth of unknown scale, or relative inverse depth',
+    'scale from': 'what makes metres of the output: the focal lengths of model card and camera, '
+    'the factor of the card, depth.scale; nothing: the numbers are no metres',
     'weights licence': 'of the model card',
     'model notes': 'of the model card',
     'engine': 'name and version',

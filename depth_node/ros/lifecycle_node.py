@@ -280,7 +280,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         report = self._health.report(self.settings.input.max_age_s)
         facts: dict[str, str] = {}
         if self._pipeline is not None:
-            facts = diagnostics.pipeline_facts(self._pipeline)
+            facts = diagnostics.pipeline_facts(self._pipeline, self.settings.depth.scale)
             facts['engine build'] = self._pipeline.engine_build
         phase = 'inactive' if self._pipeline is not None else 'unconfigured'
         if self._stream is not None:

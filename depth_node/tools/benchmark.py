@@ -3,9 +3,10 @@
 ``engines``, which is meant where models are given and no kind, times models on engines, all in
 turns of one run.  ``frame`` times everything but the network.  ``node`` (or ``--node``) feeds the
 whole node over DDS at a fixed rate.  ``rewriting`` shows what the exact rewrites gain.
+``edges`` counts points between surfaces, without and with the mask.
 ``networks`` runs every network of the registry and writes docs/networks.md; it takes most of an
-hour.  ``page`` writes docs/performance.md from the result files.  Without a kind: all of them but
-``networks``.
+hour.  ``page`` writes docs/performance.md and docs/flying-points.md from the result files.
+Without a kind: all of them but ``networks``.
 
 The standard measurements go to benchmarks/results, all others to out/benchmark.  Run it on a
 machine that does nothing else; the result files name machine, versions and commit.
@@ -31,12 +32,15 @@ from tqdm import tqdm
 from depth_node.benchmark import result
 from depth_node.engines.selection import PRECISIONS
 from depth_node.errors import DepthNodeError
+from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
 from depth_node.settings import Settings
 
 _STANDARD = Path('benchmarks', 'results')
 _OTHER = Path('out', 'benchmark')
-_ALL = ('engines', 'rewriting', 'frame', 'node', 'page')
+_SHOWN = 1
+"""View that the picture of the page shows."""
+_ALL = ('engines', 'rewriting', 'frame', 'node', 'edges', 'page')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +102,13 @@ def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
         ('frame', _frame, _frame_options, ('engine',), 'everything but the network, by stage'),
         ('node', _node, _node_options, (), 'the whole node over DDS'),
         ('rewriting', _rewriting, _rewriting_options, (), 'the gain of the exact rewrites'),
+        (
+            'edges',
+            _edges,
+            _edge_options,
+            ('recordings',),
+            'points between surfaces, and what the mask does',
+        ),
         ('networks', _networks, _network_options, (), 'every network; most of an hour'),
         ('page', _page, _page_options, (), 'write docs/performance.md'),
     ):
@@ -151,6 +162,14 @@ def _rewriting_options(add: Callable[..., object]) -> None:
     add('--size', default='640x192', help='input of the network, WIDTHxHEIGHT')
     add('--rounds', type=int, default=8, help='turns of each contestant')
     add('--calls', type=int, default=8, help='images per turn')
+
+
+def _edge_options(add: Callable[..., object]) -> None:
+    _out(add)
+    add('--recordings', type=Path, default=Path('..', 'shared', 'data', 'bags'),
+        help='folder of recordings with depth; left out where there is none')  # fmt: skip
+    add('--views', type=int, default=24, help='images of each kind')
+    add('--model', default=Settings().model.name, help='model whose edges are looked at')
 
 
 def _network_options(add: Callable[..., object]) -> None:
@@ -312,6 +331,43 @@ def _networks(options: argparse.Namespace) -> int:
         ordered = [rows[name] for name in sorted(rows)]
         result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, ordered)
     write_text_atomically(options.page, written_page(path))
+    return 0
+
+
+def _edges(options: argparse.Namespace) -> int:
+    from depth_node.benchmark import edge_page
+    from depth_node.benchmark import edge_picture
+    from depth_node.benchmark import edge_views
+    from depth_node.benchmark import edges
+    from depth_node.benchmark.markdown import columns
+
+    step = Settings().depth.edge_step
+    wide = edge_views.generated(1280, 384, options.views)
+    rows = edges.exact_rows('world', wide, (640, 192))
+    costs = [edges.cost(size, wide[0]) for size in edges.SIZES]
+    room = edge_views.generated(640, 480, options.views)
+    recordings = list(edge_views.recorded(options.recordings, options.views))
+    if not recordings:
+        print(f'no recordings with depth in {options.recordings}: depth_node.world alone')
+    for scene, views in tqdm([('world', room), *recordings], desc='edges', disable=None):
+        rows += edges.exact_rows(scene, views, (256, 192))
+        rows += edges.predicted_rows(scene, views, options.model)
+    conditions = {
+        'edge_step': step,
+        'views': options.views,
+        'model': options.model,
+        'recordings': [name for name, _ in recordings],
+    }
+    path = options.out / 'edges.json'
+    result.write_result(path, 'edges', edges.PROTOCOL, conditions, rows, further={'costs': costs})
+    drawn = edge_picture.picture(room[_SHOWN % len(room)], (256, 192), step)
+    docs = Path('docs') if options.out == _STANDARD else options.out
+    picture = docs / edge_page.PICTURE
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(picture, lambda file: file.write(edge_picture.png(drawn)))
+    print('\n'.join(columns(edges.COLUMNS, [edges.summary(row, step) for row in rows])))
+    print('\n'.join(f'{item.network_input}: {item.time.median_ms:.3f} ms' for item in costs))
+    print(path)
     return 0
 
 

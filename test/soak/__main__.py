@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from soak import over_dds
 from soak import overload
 from soak import storm
 from soak.processes import ROOT
+from soak.processes import die_with_parent
 from soak.processes import environment
 from soak.row import Row
 
@@ -45,6 +47,9 @@ CHECKS: dict[str, tuple[Check, int, str]] = {
         lambda path, size, tick: cycles.bundled_cycles(int(size), tick), 30, 'cycles',
     ),
 }  # fmt: skip
+_OTHER = ROOT / 'out' / 'soak.json'
+_LATEST_S = 3600.0
+"""A check that takes longer hangs."""
 PROTOCOL = (
     'Each check in a process of its own. storm: images with gaps, bursts, duplicate and late '
     'stamps, clock jumps, bad messages, changing sizes, encodings and transports, and an engine '
@@ -70,14 +75,33 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f'no such check: {", ".join(sorted(unknown))}')
     if options.row:
         return _run_here(options.names[0], options.share, options.row)
-    rows = [_run_apart(name, options.share) for name in options.names or CHECKS]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        rows = _all_rows(options.names or list(CHECKS), options.share)
+    except KeyboardInterrupt:
+        return 130
     whole = not options.names and options.share == 1.0
-    standard = ROOT / ('benchmarks/results/soak.json' if whole else 'out/soak.json')
-    result.write_result(options.out or standard, 'soak', PROTOCOL, {'share': options.share}, rows)
+    standard = ROOT / 'benchmarks/results/soak.json' if whole else _OTHER
+    _write(options.out or standard, options.share, rows)
     for row in rows:
         sys.stdout.write(f'{row["name"]:15} {"kept" if not row["broken"] else "BROKEN"}\n')
         sys.stdout.writelines(f'    {sentence}\n' for sentence in row['broken'])
     return int(any(row['broken'] for row in rows))
+
+
+def _all_rows(names: list[str], share: float) -> list[dict[str, Any]]:
+    """Run checks one after the other; what is done is kept when a later one is interrupted."""
+    rows: list[dict[str, Any]] = []
+    for number, name in enumerate(names, start=1):
+        sys.stdout.write(f'{number} of {len(names)}: {name}\n')
+        sys.stdout.flush()
+        rows.append(_run_apart(name, share))
+        _write(_OTHER, share, rows)
+    return rows
+
+
+def _write(path: Path, share: float, rows: list[dict[str, Any]]) -> None:
+    result.write_result(path, 'soak', PROTOCOL, {'share': share}, rows)
 
 
 def _run_apart(name: str, share: float) -> dict[str, Any]:
@@ -85,9 +109,18 @@ def _run_apart(name: str, share: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'row.json')
         words = [sys.executable, '-m', 'soak', name, '--share', str(share), '--row', str(path)]
-        done = subprocess.run(words, env=environment(), check=False)
+        try:
+            code = subprocess.run(
+                words,
+                env=environment(),
+                check=False,
+                timeout=_LATEST_S,
+                preexec_fn=die_with_parent,
+            ).returncode
+            said = f'the check itself ended with {code}'
+        except subprocess.TimeoutExpired:
+            said = f'the check itself took longer than {_LATEST_S:.0f} s and was killed'
         if not path.exists():
-            said = f'the check itself ended with {done.returncode}'
             return asdict(Row(name, broken=[said]))
         row: dict[str, Any] = json.loads(path.read_text())
         return row

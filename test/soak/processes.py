@@ -6,6 +6,7 @@ message, written at once, so that nothing is lost when the process is killed.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -21,6 +22,16 @@ ROOT = Path(__file__).parents[2]
 NODE = ('-m', 'depth_node.ros.node')
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 _PERIOD_S = 1 / 30
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it is gone, however it went.
+
+    For ``preexec_fn``: what a check has started is not to outlive it.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def environment() -> dict[str, str]:
@@ -48,6 +59,7 @@ def start_node(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if log is None else log.open('a'),
         text=True,
+        preexec_fn=die_with_parent,
     )
 
 
@@ -60,6 +72,7 @@ def start_peer(
         env=surroundings,
         cwd=ROOT,
         text=True,
+        preexec_fn=die_with_parent,
     )
 
 
