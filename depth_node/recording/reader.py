@@ -143,8 +143,8 @@ class Recording:
         :raises RecordingError: when a named topic is missing, when there are no images, or when
             several topics would do; the text lists the topics and their counts.
         """
+        depths = self.depth_topics()
         pictures = self.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
-        depths = tuple(topic for topic in pictures if self._is_depth(topic))
         colors = tuple(topic for topic in pictures if topic not in depths)
         chosen = self._chosen('image topic', image, colors)
         if chosen is None:
@@ -154,6 +154,11 @@ class Recording:
             camera_info=self._camera_info_of(chosen, camera_info),
             depth=None if depth == '' else self._chosen('depth topic', depth, depths),
         )
+
+    def depth_topics(self) -> tuple[Topic, ...]:
+        """List the topics of depth images, raw or compressedDepth, that have messages."""
+        pictures = self.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
+        return tuple(topic for topic in pictures if self._is_depth(topic))
 
     def _camera_info_of(self, image: Topic, wanted: str | None) -> Topic | None:
         """Choose the camera_info: the named one, the image's neighbour, or the only one."""
