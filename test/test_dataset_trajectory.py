@@ -181,7 +181,7 @@ def test_transforms_give_the_same_poses_as_odometry(tmp_path):
     np.testing.assert_allclose(found.poses, poses @ mount, atol=1e-9)
     by_map = trajectory(tmp_path / 'bag', TopicChoice(odometry='tf:map'))
     assert by_map.source == 'tf map -> base_link'
-    with pytest.raises(RecordingError, match="no way from 'moon'.*'base_link', 'odom', 'map'"):
+    with pytest.raises(RecordingError, match=r"no way from 'moon'.*'base_link', 'odom', 'map'"):
         trajectory(tmp_path / 'bag', TopicChoice(odometry='tf:moon'))
     assert trajectory(tmp_path / 'bag', TopicChoice(odometry='')) is None
 

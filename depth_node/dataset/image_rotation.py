@@ -2,9 +2,8 @@
 
 Between two close images the image of a far point moves by B(x, y) w, with w the rotation and
 B = [[x y, -(1 + x^2), y], [1 + y^2, -x y, -x]] for slopes x, y (H. C. Longuet-Higgins and
-K. Prazdny, The interpretation of a moving retinal image, 1980).  What translation adds is outweighed
-by robust weights where it is small, and averages out around the direction of motion where it is
-not; the delay of a clock only needs what varies together.
+K. Prazdny, The interpretation of a moving retinal image, 1980).  Translation moves each point along
+a known line where its direction is known; across that line, only rotation does.
 """
 
 from __future__ import annotations
