@@ -35,6 +35,7 @@ ROW = np.dtype(
     [
         ('stamp_ns', '<i8'),
         ('pose', '<f8', (3, 4)),  # NaN where it is unknown
+        ('segment', '<u4'),  # of the trajectory: poses of different ones are not comparable
         ('sharpness', '<f4'),
         ('brightness', '<f4'),
         ('ordinal', '<u4'),  # among the images of the topic

@@ -104,6 +104,7 @@ class CacheWriter:
         pose: NDArray[np.float64] | None = None,
         sparse: Sequence[SparseDepth] = (),
         *,
+        segment: int = 0,
         ordinal: int | None = None,
         dropped: NDArray[np.int64] | None = None,
     ) -> None:
@@ -113,6 +114,7 @@ class CacheWriter:
         :param stamp_ns: later than that of the frame before, nanoseconds.
         :param pose: (4, 4) T_world_camera, metres; None where it is unknown.
         :param sparse: depth at some pixels; its sources are those of the header.
+        :param segment: piece of the trajectory that the pose belongs to.
         :param ordinal: of the image in its topic; counted where it is not given.
         :param dropped: images left out before this one, by reason.
         :raises RecordingError: when the image or its stamp does not fit, or the disk refuses.
@@ -127,6 +129,7 @@ class CacheWriter:
         try:
             row = self._append(image, extra)
             _describe(row, rgb, pose)
+            row['segment'] = segment
             row['stamp_ns'], row['ordinal'], row['dropped'] = (
                 stamp_ns,
                 self.last_ordinal,

@@ -44,6 +44,8 @@ class CachedFrame:
     """Variance of the Laplacian of the grey image at network size, grey values squared."""
     brightness: float
     """Mean of the grey image, 0 to 1."""
+    segment: int = 0
+    """Piece of the trajectory; poses of different pieces are not comparable."""
 
 
 class CachedFrames(Sequence[CachedFrame]):
@@ -68,7 +70,12 @@ class CachedFrames(Sequence[CachedFrame]):
         row = self._rows[at]
         pose = cache_format.pose_of(row)
         return CachedFrame(
-            at, int(row['stamp_ns']), pose, float(row['sharpness']), float(row['brightness'])
+            index=at,
+            stamp_ns=int(row['stamp_ns']),
+            pose=pose,
+            sharpness=float(row['sharpness']),
+            brightness=float(row['brightness']),
+            segment=int(row['segment']),
         )
 
     def __iter__(self) -> Iterator[CachedFrame]:
@@ -123,6 +130,11 @@ class FrameCache:
     def poses(self) -> NDArray[np.float64]:
         """Return (N, 4, 4) T_world_camera of all frames, metres; NaN where it is unknown."""
         return cache_format.poses_of(self._rows)
+
+    @property
+    def segments(self) -> NDArray[np.int64]:
+        """Return (N,) the piece of the trajectory of every frame; see :class:`CachedFrame`."""
+        return np.asarray(self._rows['segment'], np.int64)
 
     @property
     def dropped(self) -> dict[str, int]:
