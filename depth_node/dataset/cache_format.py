@@ -70,6 +70,8 @@ class Header:
     """Where the poses come from; empty where there are none."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Images that are not in the cache, by reason."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what could not be used."""
     complete: bool = False
     """Whether the whole recording is in."""
     index_crc: int = 0
@@ -96,6 +98,7 @@ def write_header(root: Path, header: Header) -> None:
         'sources': [dataclasses.asdict(source) for source in header.sources],
         'pose_source': header.pose_source,
         'dropped': header.dropped,
+        'remarks': list(header.remarks),
         'complete': header.complete,
         'index_crc': header.index_crc,
     }
@@ -139,6 +142,7 @@ def _header_of(plain: dict[str, Any]) -> Header:
         sources=tuple(SparseSource(**source) for source in plain['sources']),
         pose_source=str(plain['pose_source']),
         dropped={str(name): int(count) for name, count in plain['dropped'].items()},
+        remarks=tuple(str(remark) for remark in plain['remarks']),
         complete=bool(plain['complete']),
         index_crc=int(plain['index_crc']),
     )

@@ -112,9 +112,8 @@ def plan_pairs(
     """
     limits = limits or PairLimits()
     chosen = np.asarray(sorted(indices), np.int64)
-    poses, stamps, segments = (
-        values[chosen] for values in (cache.poses, cache.stamps_ns, cache.segments)
-    )
+    poses, stamps = cache.poses[chosen], cache.stamps_ns[chosen]
+    segments = cache.segments[chosen]
     depths = np.array([_typical(typical_depth_m, int(index)) for index in chosen])
     idle = _idle(poses, stamps, segments, depths, cache.camera, limits)
     usable = np.array([not reason for reason in idle], bool)

@@ -107,10 +107,11 @@ def triangulated(
     rho, sigma, good = _solved(rays, followed, [pose for _, pose in sources], model, limits)
     with np.errstate(divide='ignore', invalid='ignore'):
         z, sigma_z = 1.0 / rho, sigma / rho**2
-    u, v, z, sigma_z = (
+    parts = [
         values[good].astype(np.float32) for values in (corners[:, 0], corners[:, 1], z, sigma_z)
-    )
-    return TrackedDepth(SparseDepth(u, v, z, SOURCE), sigma_z)
+    ]
+    u, v, metres, deviation = parts
+    return TrackedDepth(SparseDepth(u, v, metres, SOURCE), deviation)
 
 
 def measured_depth_m(
@@ -190,11 +191,16 @@ def _flow(one: Grey, two: Grey, points: Floats, start: Floats) -> Followed:
     """Follow points from one image to another."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.005)
     moved, status, _ = cv2.calcOpticalFlowPyrLK(
-        one, two, points.astype(np.float32)[:, None], start.astype(np.float32)[:, None],
+        one, two, _flat(points), _flat(start),
         winSize=(_WINDOW_PX, _WINDOW_PX), maxLevel=_LEVELS, criteria=criteria,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW, minEigThreshold=1e-4,
     )  # fmt: skip
     return moved[:, 0].astype(np.float64), status[:, 0] > 0
+
+
+def _flat(points: Floats) -> NDArray[np.float32]:
+    """Return (N, 1, 2), which OpenCV may write to."""
+    return np.array(points, np.float32, order='C').reshape(-1, 1, 2)
 
 
 def _projected(points: Floats, model: CameraModel) -> Floats:
