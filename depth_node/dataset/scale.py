@@ -170,7 +170,9 @@ def _estimate(name: str, samples: list[tuple[Floats, Floats]]) -> ScaleEstimate:
     slope = np.nan if name.startswith(sparse_depth.HEIGHT) else _slope(theirs, ours)
     refused = _refusal(len(ratios), len(samples), spread)
     odd = ''
-    if np.isfinite(slope) and not _SLOPES[0] <= slope <= _SLOPES[1]:
+    across = float(np.subtract(*np.quantile(np.log(theirs), (0.9, 0.1))))
+    telling = abs(slope - 1.0) * across > 2.0 * spread
+    if np.isfinite(slope) and telling and not _SLOPES[0] <= slope <= _SLOPES[1]:
         odd = f'Depth grows with power {slope:.2f} of the model: one factor is not enough.'
     return ScaleEstimate(
         name, scale, spread, len(ratios), slope, not refused, refused or odd, len(samples)

@@ -54,9 +54,9 @@ class TrackLimits:
     """Of the triangulated point in any of its sources, pixels."""
     min_angle_rad: float = np.deg2rad(0.7)
     """Between the two rays that are farthest apart, radians."""
-    noise_px: float = 0.25
+    noise_px: float = 0.5
     """Standard deviation of a followed corner, pixels; what the uncertainty is reckoned from."""
-    max_uncertainty: float = 0.15
+    max_uncertainty: float = 0.25
     """Standard deviation of the depth as a share of it."""
 
 
