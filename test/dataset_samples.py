@@ -26,7 +26,6 @@ BENT = RecordingSettings(seconds=4.0, rate_hz=10.0, width=160, height=120, lens=
 IDLE = RecordingSettings(
     seconds=6.0, rate_hz=10.0, width=160, height=120, stand_still=True, turn=True
 )
-STRAIGHT = RecordingSettings(seconds=3.0, rate_hz=10.0, width=160, height=120, seed=5)
 
 _FOLDER = tempfile.TemporaryDirectory(prefix='dataset_samples.')
 

@@ -84,12 +84,11 @@ def test_parallax_of_a_sideways_step_is_that_of_the_textbook(shift_m):
 
 
 def test_half_the_depth_needs_half_the_way(tmp_path):
-    poses = [moved(x=0.02 * k) for k in range(41)]
-    cache = cache_of(tmp_path, poses)
-    far = plan_pairs(cache, range(41), 4.0).targets[20]
-    near = plan_pairs(cache, range(41), lambda index: 2.0).targets[20]
-    steps = [np.mean([abs(pair.source - 20) for pair in pairs]) for pairs in (near, far)]
-    assert 1.4 < steps[1] / steps[0] < 2.6
+    cache = cache_of(tmp_path, [moved(x=0.02 * k) for k in range(41)])
+    limits = PairLimits(min_parallax_px=2.0, max_parallax_px=5.0)
+    far = plan_pairs(cache, range(41), 4.0, limits).targets[20][0]
+    near = plan_pairs(cache, range(41), lambda index: 2.0, limits).targets[20][0]
+    assert abs(far.source - 20) / abs(near.source - 20) == pytest.approx(2.0, abs=0.2)
 
 
 def test_sources_lie_on_both_sides_in_time_where_there_are_any(tmp_path):

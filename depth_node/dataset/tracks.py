@@ -35,14 +35,15 @@ _WINDOW_PX = 15
 _LEVELS = 3
 _REFINEMENTS = 3
 _ROUNDS = 3
-_PROBED = 24
+_PROBED = 12
+_SETTLED = 0.05
 
 
 @dataclass(frozen=True)
 class TrackLimits:
     """Which tracks are believed."""
 
-    most_corners: int = 500
+    most_corners: int = 400
     """Per target."""
     apart_px: float = 4.0
     """Between two corners, pixels."""
@@ -134,8 +135,11 @@ def measured_depth_m(
         step = max(1, len(targets) // _PROBED)
         parts = [tracked_depth(cache, pairs).depth.depth_m for pairs in targets[::step]]
         depths = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        if len(depths):
-            depth_m, found = float(np.median(depths)), True
+        if not len(depths):
+            continue
+        last, depth_m, found = depth_m, float(np.median(depths)), True
+        if abs(np.log(depth_m / last)) < _SETTLED:
+            break
     return depth_m if found else None
 
 
@@ -176,20 +180,22 @@ def _followed(
     turned = rays @ pose[:3, :3].T
     ahead = turned[:, 2] > 0.1
     start = np.where(ahead[:, None], _projected(turned, model), corners)
-    there, found = _flow(target, source, corners, start)
-    # back from a place of its own, so that standing still is no success
-    back, returned = _flow(source, target, there, there + (corners - start))
-    good = ahead & found & returned
-    good &= np.linalg.norm(back - corners, axis=1) <= limits.max_return_px
+    there, good = _flow(target, source, corners, start)
     inside = (there >= 0.0) & (there <= (model.width - 1.0, model.height - 1.0))
-    good &= inside.all(axis=1)
+    good &= ahead & inside.all(axis=1)
     good &= _epipolar_px(there, turned, pose, model) <= limits.max_epipolar_px
+    if good.any():
+        # back from a place of its own, so that standing still is no success
+        begin = there[good] + (corners - start)[good]
+        back, returned = _flow(source, target, there[good], begin)
+        near = np.linalg.norm(back - corners[good], axis=1) <= limits.max_return_px
+        good[good] = returned & near
     return there, good
 
 
 def _flow(one: Grey, two: Grey, points: Floats, start: Floats) -> Followed:
     """Follow points from one image to another."""
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.005)
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
     moved, status, _ = cv2.calcOpticalFlowPyrLK(
         one, two, _flat(points), _flat(start),
         winSize=(_WINDOW_PX, _WINDOW_PX), maxLevel=_LEVELS, criteria=criteria,
