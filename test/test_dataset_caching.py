@@ -167,6 +167,20 @@ def test_what_cannot_be_used_is_counted(tmp_path, monkeypatch):
     assert cache.frames[0].pose is None and cache.header.pose_source == ''
 
 
+def test_one_stamp_of_tomorrow_does_not_make_all_others_look_old(tmp_path, monkeypatch):
+    film(tmp_path / 'film', 30)
+    records = Recording.records
+
+    def leapt(self, topics=None):
+        for k, record in enumerate(records(self, topics)):
+            late = record.content.stamp_ns + (86_400 * 10**9 if k == 21 else 0)
+            yield replace(record, content=replace(record.content, stamp_ns=late))
+
+    monkeypatch.setattr(Recording, 'records', leapt)
+    cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+    assert len(cache) == 29 and cache.dropped == {'stamp': 1}
+
+
 def test_of_a_damaged_recording_what_comes_before_is_cached(tmp_path, monkeypatch):
     film(tmp_path / 'film', 30)
     records = Recording.records

@@ -50,6 +50,8 @@ Progress = Callable[[int, int], None]
 
 _WAIT_NS = 200_000_000
 _EARLIER = 0.9
+_LEAP_NS = 5_000_000_000
+_LEAPS_DOUBTED = 5
 _SUFFIXES = ('.mcap', '.db3', '.bag')
 
 
@@ -167,9 +169,15 @@ class _Footage:
         self.delay_ns = round(settings.image_delay_s * 1e9)
         self._fields = self._first_fields()
         self._views: dict[tuple[CameraFields, int, int], camera.CameraView | None] = {}
-        first = self._first_image()
-        self._model = self._first_view(first).model
-        self.fit = camera.fit(self._model, settings.sizes, settings.policy)
+        first, width, height = self._first_image()
+        view = self._view_of(width, height)
+        self._model = view.model
+        self.fit = camera.fit(view.model, settings.sizes, settings.policy)
+        whole = np.ones((view.model.height, view.model.width), bool)
+        valid = view.rectifier.valid if view.rectifier else whole
+        self.target = Target(self.fit.camera, camera.resampled_mask(valid, self.fit))
+        self._last_record_ns = 0
+        self._leaps = 0
         frame_id = first.frame_id
         self.trajectory: Trajectory | None = camera_poses(recording, topics, frame_id)
         tree = read_transforms(recording, topics)
@@ -203,9 +211,9 @@ class _Footage:
                 ordinal += 1
                 if progress is not None:
                     progress(ordinal + 1, self._topics.image.count)
-                rgb = self._prepared(content, last_ns) if ordinal > done else None
+                rgb = self._prepared(record, content, last_ns) if ordinal > done else None
                 if rgb is not None:
-                    last_ns = content.stamp_ns
+                    last_ns, self._last_record_ns = content.stamp_ns, record.time_ns
                     counted = self.dropped.copy()
                     waiting.append(_Frame(rgb, last_ns, ordinal, record.time_ns, counted))
             while waiting and record.time_ns - waiting[0].record_ns > _WAIT_NS:
@@ -228,10 +236,10 @@ class _Footage:
             self.remarks.append(f'Only what comes before the damage is used: {error}')
 
     def _prepared(
-        self, image: RawImage | CompressedImage, last_ns: int | None
+        self, record: Record, image: RawImage | CompressedImage, last_ns: int | None
     ) -> NDArray[np.uint8] | None:
         """Return an image at network size; None, and counted, where it is left out."""
-        reason = self._reason_by_stamp(image.stamp_ns, last_ns)
+        reason = self._reason_by_stamp(image.stamp_ns, record.time_ns, last_ns)
         if reason:
             self._drop(reason)
             return None
@@ -248,14 +256,25 @@ class _Footage:
         # a copy: a view would keep the whole image in memory
         return camera.resampled(rgb, self.fit).copy()
 
-    def _reason_by_stamp(self, stamp_ns: int, last_ns: int | None) -> str:
-        """Say why an image is left out by its stamp, or ''."""
+    def _reason_by_stamp(self, stamp_ns: int, record_ns: int, last_ns: int | None) -> str:
+        """Say why an image is left out by its stamp, or ''.
+
+        A leap into the future would make all later stamps look old; it is believed only when the
+        next images have leapt too.
+        """
         if last_ns is None:
             return ''
         if stamp_ns <= last_ns:
             return cache_format.STAMP
+        step_ns = stamp_ns - last_ns
+        waited_ns = record_ns - self._last_record_ns
+        if self._last_record_ns and step_ns > _LEAP_NS and step_ns > 2 * waited_ns:
+            self._leaps += 1
+            if self._leaps <= _LEAPS_DOUBTED:
+                return cache_format.STAMP
+        self._leaps = 0
         period_ns = _EARLIER * 1e9 / self._settings.max_rate_hz
-        return cache_format.RATE if stamp_ns - last_ns < period_ns else ''
+        return cache_format.RATE if step_ns < period_ns else ''
 
     def _drop(self, reason: str) -> None:
         self.dropped[cache_format.DROP_REASONS.index(reason)] += 1
@@ -285,30 +304,21 @@ class _Footage:
             )
         return replace(fields, stamp_ns=0)
 
-    def _first_image(self) -> RawImage | CompressedImage:
-        """Return the first image that can be decoded."""
+    def _first_image(self) -> tuple[RawImage | CompressedImage, int, int]:
+        """Return the first image that can be decoded, its width and its height."""
         for record in self._recording.records([self._topics.image]):
             content = record.content
             if isinstance(content, (RawImage, CompressedImage)):
                 try:
-                    self._first_size = _decoded(content).shape[1::-1]
+                    height, width = _decoded(content).shape[:2]
                 except ImageRejected:
                     continue
-                return content
+                return content, width, height
         raise RecordingError(
             f'recording {self._recording.path}',
             f'no image of {self._topics.image.name} that can be decoded',
             'images',
         )
-
-    def _first_view(self, image: RawImage | CompressedImage) -> camera.CameraView:
-        view = self._view_of(*self._first_size)
-        whole = np.ones((view.model.height, view.model.width), bool)
-        valid = view.rectifier.valid if view.rectifier else whole
-        fit = camera.fit(view.model, self._settings.sizes, self._settings.policy)
-        seen = camera.resampled_mask(valid, fit)
-        self.target = Target(fit.camera, seen)
-        return view
 
 
 def _decoded(image: RawImage | CompressedImage) -> NDArray[np.uint8]:

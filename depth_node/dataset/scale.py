@@ -47,6 +47,7 @@ _PER_FRAME = 400
 _WIDEST_SPREAD = 0.5
 _SLOPES = (0.75, 1.33)
 _LEAST_RANGE = 0.15
+_TELLING = 3.0
 _LEVEL = np.cos(np.radians(8.0))
 _GRID_PX = 2
 _LEAST_FLOOR = 0.03
@@ -170,13 +171,22 @@ def _estimate(name: str, samples: list[tuple[Floats, Floats]]) -> ScaleEstimate:
     slope = np.nan if name.startswith(sparse_depth.HEIGHT) else _slope(theirs, ours)
     refused = _refusal(len(ratios), len(samples), spread)
     odd = ''
-    across = float(np.subtract(*np.quantile(np.log(theirs), (0.9, 0.1))))
-    telling = abs(slope - 1.0) * across > 2.0 * spread
-    if np.isfinite(slope) and telling and not _SLOPES[0] <= slope <= _SLOPES[1]:
+    if _is_telling(slope, theirs, ours):
         odd = f'Depth grows with power {slope:.2f} of the model: one factor is not enough.'
     return ScaleEstimate(
         name, scale, spread, len(ratios), slope, not refused, refused or odd, len(samples)
     )
+
+
+def _is_telling(slope: float, theirs: Floats, ours: Floats) -> bool:
+    """Tell whether a slope is off by more than what the scatter about its line could do."""
+    if not np.isfinite(slope) or _SLOPES[0] <= slope <= _SLOPES[1]:
+        return False
+    x, y = np.log(theirs), np.log(ours)
+    left = y - slope * x
+    scatter = float(np.median(np.abs(left - np.median(left))))
+    across = float(np.subtract(*np.quantile(x, (0.9, 0.1))))
+    return abs(slope - 1.0) * across > _TELLING * scatter
 
 
 def _refusal(samples: int, frames: int, spread: float) -> str:
