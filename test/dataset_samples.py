@@ -9,6 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores
+from rosbags.typesys import get_typestore
 
 from depth_node import camera
 from depth_node.dataset.caching import CacheSettings
@@ -32,9 +37,23 @@ _FOLDER = tempfile.TemporaryDirectory(prefix='dataset_samples.')
 
 @functools.cache
 def recorded(settings: RecordingSettings) -> Path:
-    """Render a recording, once."""
+    """Render a recording, once; SQLite holds the messages of the MCAP."""
     path = Path(_FOLDER.name) / f'r{abs(hash(settings)):x}'
-    write(path, settings, workers=1)
+    if settings.storage == 'mcap':
+        write(path, settings, workers=1)
+        return path
+    plugin = StoragePlugin.SQLITE3
+    with (
+        AnyReader([recorded(replace(settings, storage='mcap'))]) as reader,
+        Writer(path, version=9, storage_plugin=plugin) as writer,
+    ):
+        store = get_typestore(Stores.ROS2_JAZZY)
+        connections = {
+            item.id: writer.add_connection(item.topic, item.msgtype, typestore=store)
+            for item in reader.connections
+        }
+        for item, stamp_ns, data in reader.messages():
+            writer.write(connections[item.id], stamp_ns, data)
     return path
 
 
