@@ -95,10 +95,11 @@ def test_noise_sets_no_scale():
     assert 'scatter' in estimates[0].remark
 
 
-def test_a_source_that_differs_is_named():
-    def says(source, scale, usable=True):
-        return ScaleEstimate(source, scale, 0.1, 1000, 1.0, usable, '', 20)
+def says(source, scale, usable=True, direct=float('nan')):
+    return ScaleEstimate(source, scale, 0.1, 1000, 1.0, usable, '', 20, direct)
 
+
+def test_a_source_that_differs_is_named():
     estimates = (
         says('tracks odometry', 1.0), says('scan /scan', 1.2), says('height 0.4 m', 0.96),
         says('lidar /points', 9.0, usable=False),
@@ -107,3 +108,23 @@ def test_a_source_that_differs_is_named():
     assert len(sentences) == 1
     assert 'scan /scan says 1.2, +20 % from the 1 of tracks odometry' in sentences[0]
     assert disagreements(()) == ()
+
+
+def test_sources_are_compared_with_each_other_and_not_through_a_model_that_errs():
+    estimates = (
+        says('depth /d', 1.0), says('tracks odometry', 1.3, direct=1.01),
+        says('scan /s', 1.0, direct=0.8),
+    )  # fmt: skip
+    sentences = disagreements(estimates)
+    assert len(sentences) == 1
+    assert 'scan /s measures +25 % against depth /d at the same places' in sentences[0]
+
+
+def test_a_model_that_errs_does_not_make_sources_differ():
+    cache = cached(IDLE)
+    model = TrueModel(IDLE, cache, power=0.5)
+    estimates = estimate_scales(cache, planned(cache), model)
+    tracks = next(estimate for estimate in estimates if estimate.kind == 'tracks')
+    assert tracks.scale / chosen_scale(estimates).scale > 1.1
+    assert tracks.direct == pytest.approx(1.0, abs=0.04)
+    assert not [text for text in disagreements(estimates) if text.startswith('tracks')]

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -50,6 +51,7 @@ _LEAST_RANGE = 0.15
 _TELLING = 3.0
 _LEVEL = np.cos(np.radians(8.0))
 _GRID_PX = 2
+_PLACE_PX = 3
 _LEAST_FLOOR = 0.03
 
 
@@ -74,6 +76,9 @@ class ScaleEstimate:
     """Sentence about what is wrong or odd; empty where nothing is."""
     frames: int = 0
     """Frames that the points come from."""
+    direct: float = float('nan')
+    """By what this source's depth has to be multiplied to be that of the chosen one, where both
+    have measured the same places: without any model.  NaN where there are too few."""
 
     @property
     def kind(self) -> str:
@@ -93,11 +98,13 @@ def estimate_scales(
     :raises RecordingError: when an image of the cache cannot be read.
     """
     found: dict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
+    places: dict[str, dict[int, float]] = defaultdict(dict)
     for index in _spread(list(plan.targets), _MOST_FRAMES):
         predicted = predict(cache.rgb(index))
         parts = [*cache.sparse_all(index), tracked_depth(cache, plan.targets[index]).depth]
         for part in parts:
             _collect(found[_name(part.source)], part.depth_m, part.sampled(predicted))
+            places[_name(part.source)].update(_by_place(part, index))
         pose = cache.frames[index].pose
         if height_m is not None and pose is not None:
             heights = _floor_heights(predicted, cache.camera, cache.seen, pose)
@@ -105,7 +112,7 @@ def estimate_scales(
             _collect(found[given], np.full(len(heights), height_m), heights)
     found.setdefault(_name(TRACKS), [])
     estimates = [_estimate(name, samples) for name, samples in found.items()]
-    return tuple(sorted(estimates, key=_rank))
+    return _compared(sorted(estimates, key=_rank), places)
 
 
 def chosen_scale(estimates: Sequence[ScaleEstimate]) -> ScaleEstimate | None:
@@ -115,19 +122,65 @@ def chosen_scale(estimates: Sequence[ScaleEstimate]) -> ScaleEstimate | None:
 
 
 def disagreements(estimates: Sequence[ScaleEstimate]) -> tuple[str, ...]:
-    """Return a sentence for every usable source that differs from the chosen one by over 5 %."""
+    """Return a sentence for every usable source that differs from the chosen one by over 5 %.
+
+    Compared directly where both measured the same places.  Elsewhere only the model connects them,
+    and a model that errs differently where each of them looks makes them differ too.
+    """
     chosen = chosen_scale(estimates)
     if chosen is None:
         return ()
-    return tuple(
-        f'{other.source} says {other.scale:.3g}, {100 * (other.scale / chosen.scale - 1):+.0f} % '
-        f'from the {chosen.scale:.3g} of {chosen.source}: check wheel radius, mounting and '
-        'calibration.'
-        for other in estimates
-        if other.usable
-        and other is not chosen
-        and abs(float(np.log(other.scale / chosen.scale))) > np.log1p(DIFFERENT)
+    said = []
+    for other in estimates:
+        if other is chosen or not other.usable:
+            continue
+        if np.isfinite(other.direct):
+            if abs(np.log(other.direct)) > np.log1p(DIFFERENT):
+                said.append(
+                    f'{other.source} measures {100 * (1 / other.direct - 1):+.0f} % against '
+                    f'{chosen.source} at the same places: check wheel radius, mounting and '
+                    'calibration.'
+                )
+        elif abs(np.log(other.scale / chosen.scale)) > np.log1p(DIFFERENT):
+            said.append(
+                f'{other.source} says {other.scale:.3g}, '
+                f'{100 * (other.scale / chosen.scale - 1):+.0f} % from the {chosen.scale:.3g} of '
+                f'{chosen.source}, but not about the same places: check mounting and calibration, '
+                'or the model errs differently there.'
+            )
+    return tuple(said)
+
+
+def _by_place(part: sparse_depth.SparseDepth, frame: int) -> dict[int, float]:
+    """Return the median depth of every few pixels of a frame, metres."""
+    cells = (part.v // _PLACE_PX).astype(np.int64) * 10_000 + (part.u // _PLACE_PX).astype(
+        np.int64
     )
+    order = np.argsort(cells, kind='stable')
+    names, first = np.unique(cells[order], return_index=True)
+    groups = np.split(part.depth_m[order], first[1:])
+    base = frame * 100_000_000
+    return {
+        base + int(name): float(np.median(group))
+        for name, group in zip(names, groups, strict=True)
+        if len(group)
+    }
+
+
+def _compared(
+    estimates: Sequence[ScaleEstimate], places: dict[str, dict[int, float]]
+) -> tuple[ScaleEstimate, ...]:
+    """Compare every source with the chosen one where both measured."""
+    chosen = chosen_scale(estimates)
+    best = places[chosen.source] if chosen else {}
+    compared = []
+    for estimate in estimates:
+        own = places[estimate.source]
+        ratios = [best[place] / depth_m for place, depth_m in own.items() if place in best]
+        if len(ratios) >= FEWEST_SAMPLES and estimate is not chosen:
+            estimate = replace(estimate, direct=float(np.median(ratios)))
+        compared.append(estimate)
+    return tuple(compared)
 
 
 def _name(source: sparse_depth.SparseSource) -> str:
