@@ -22,6 +22,7 @@ from depth_node import camera
 from depth_node import image_codec
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
+from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import ImageRejected
 from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
@@ -91,6 +92,17 @@ def test_poses_are_those_of_the_optical_frame():
     forward, down = cache.poses[:, :3, 2], cache.poses[:, :3, 1]
     assert (np.abs(forward[:, 2]) < 0.3).all() and (down[:, 2] < -0.9).all()
     assert (cache.poses[:, 2, 3] > 0.2).all(), 'the camera is above the floor'
+
+
+def test_poses_are_those_of_the_moment_and_not_of_a_late_stamp(tmp_path):
+    class Found:
+        choice = TopicChoice()
+        applied_offset_ns = 100_000_000
+
+    settings = CacheSettings.of(Found(), [SIZE], 'native', HIDDEN)
+    late, right = cache_recording(recorded(IDLE), settings, tmp_path), cached(IDLE)
+    np.testing.assert_allclose(late.poses[21:40], right.poses[20:39], atol=1e-6)
+    assert late.frames[0].pose is None, 'before the first pose'
 
 
 def test_hidden_topics_stay_hidden_and_make_another_cache():

@@ -11,11 +11,13 @@ import json
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +69,49 @@ class CacheSettings:
     """Topics."""
     hidden: tuple[str, ...] = ()
     """Topics of metres that nothing is to be learned from."""
-    image_delay_s: float = 0.0
-    """By which the images are stamped late against the poses, seconds."""
+    image_delay_ns: int = 0
+    """By which the images are stamped late against the poses, nanoseconds."""
     max_rate_hz: float = 15.0
     """Images beyond this rate are passed over, 1/s."""
     rectify: str = 'auto'
     """The node's input.rectify."""
+    assumed: CameraFields | None = None
+    """The camera, where the recording has no camera_info."""
+
+    @classmethod
+    def of(
+        cls,
+        audit: Audited,
+        sizes: Sequence[tuple[int, int]],
+        policy: str,
+        hidden: Sequence[str] = (),
+    ) -> CacheSettings:
+        """Return the settings for a recording that was audited.
+
+        :param audit: a :class:`depth_node.dataset.audit.Audit`.
+        :param sizes: (height, width) of the card's inputs, pixels.
+        :param policy: ``fit`` of the card.
+        :param hidden: topics of metres that nothing is to be learned from.
+        """
+        return cls(
+            tuple(sizes),
+            policy,
+            audit.choice,
+            tuple(hidden),
+            image_delay_ns=audit.applied_offset_ns,
+        )
+
+
+class Audited(Protocol):
+    """What an audit decides for the cache."""
+
+    @property
+    def choice(self) -> TopicChoice:
+        """Topics."""
+
+    @property
+    def applied_offset_ns(self) -> int:
+        """By which the images are stamped late, nanoseconds; 0 where that is not sure."""
 
 
 def cache_recording(
@@ -166,7 +205,7 @@ class _Footage:
         self._recording = recording
         self._topics = topics
         self._settings = settings
-        self.delay_ns = round(settings.image_delay_s * 1e9)
+        self.delay_ns = settings.image_delay_ns
         self._fields = self._first_fields()
         self._views: dict[tuple[CameraFields, int, int], camera.CameraView | None] = {}
         first, width, height = self._first_image()
@@ -298,11 +337,12 @@ class _Footage:
     def _first_fields(self) -> CameraFields:
         info = self._topics.camera_info
         fields = None if info is None else self._recording.first(info)
-        if not isinstance(fields, CameraFields):
+        found = fields if isinstance(fields, CameraFields) else self._settings.assumed
+        if found is None:
             raise RecordingError(
                 f'recording {self._recording.path}', 'no camera_info', 'one message at least'
             )
-        return replace(fields, stamp_ns=0)
+        return replace(found, stamp_ns=0)
 
     def _first_image(self) -> tuple[RawImage | CompressedImage, int, int]:
         """Return the first image that can be decoded, its width and its height."""
