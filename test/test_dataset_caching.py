@@ -209,6 +209,16 @@ def test_of_a_damaged_recording_what_comes_before_is_cached(tmp_path, monkeypatc
     assert 'Only what comes before the damage is used' in cache.header.remarks[0]
 
 
+@pytest.mark.parametrize('share', [0.5, 0.8])
+def test_of_a_recording_that_was_cut_short_the_beginning_is_cached(tmp_path, share):
+    film(tmp_path / 'film', 100)
+    storage = next((tmp_path / 'film').glob('*.mcap'))
+    os.truncate(storage, int(share * storage.stat().st_size))
+    cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+    assert 100 * share - 40 < len(cache) <= 100 * share
+    assert cache.header.remarks
+
+
 def test_a_recording_without_usable_images_is_refused(tmp_path, monkeypatch):
     film(tmp_path / 'film', 3)
 

@@ -123,8 +123,8 @@ def cache_recording(
 ) -> FrameCache:
     """Cache the images of one camera of a recording; a finished cache is merely opened.
 
-    Killed at any moment, it goes on where it stopped.  Of a recording that is damaged, what comes
-    before the damage is cached, and the header's remarks say so.
+    Killed at any moment, it goes on where it stopped.  Of a recording that is damaged, what is
+    readable is cached, and the header's remarks say so.
 
     :param path: recording.
     :param root: folder for caches; this one gets a folder in it, named after recording and key.
@@ -133,7 +133,7 @@ def cache_recording(
     :raises CameraRejected: when the first camera_info describes no camera of the images.
     """
     path = Path(path)
-    with open_recording(path) as recording:
+    with open_recording(path, salvage=True) as recording:
         topics = topics_of(recording, settings.choice)
         footage = _Footage(recording, topics, settings)
         key = _key(path, settings, topics, footage)
@@ -156,7 +156,8 @@ def cache_recording(
                 raise RecordingError(
                     f'recording {path}', f'no usable image ({footage.told()})', 'images'
                 )
-            writer.header = replace(writer.header, remarks=tuple(footage.remarks))
+            remarks = [*footage.remarks, *filter(None, [recording.damage])]
+            writer.header = replace(writer.header, remarks=tuple(remarks))
             return writer.finish(footage.dropped)
 
 
