@@ -22,7 +22,7 @@ LAYERS = (
         'scan', 'temporal_smoothing', 'voxels', 'world',
     },
     {'engines', 'networks', 'pipeline'},
-    {'pretraining', 'quantization'},
+    {'dataset', 'pretraining', 'quantization'},
     {'ros'},
     {'demo'},
     {'benchmark'},

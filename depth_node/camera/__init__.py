@@ -11,6 +11,7 @@ from depth_node.camera.info import check_fields as check_fields
 from depth_node.camera.network_input import NetworkInput as NetworkInput
 from depth_node.camera.rectifier import Rectifier as Rectifier
 from depth_node.camera.resampling import resampled as resampled
+from depth_node.camera.resampling import resampled_mask as resampled_mask
 from depth_node.camera.view import CameraView as CameraView
 from depth_node.camera.view import chosen_view as chosen_view
 from depth_node.camera.view import distort_slopes as distort_slopes

@@ -16,8 +16,10 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
+from depth_node.frames import Buffer
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
+from depth_node.frames import PointField
 from depth_node.frames import RawImage
 
 
@@ -79,8 +81,53 @@ class TransformsFields:
     """In the order of the message."""
 
 
+@dataclass(frozen=True)
+class ImuFields:
+    """What a sensor_msgs/Imu measured; the covariances are left out."""
+
+    angular_velocity_rad_s: NDArray[np.float64]
+    """(3,) about x, y and z of the sensor, radians per second; NaN where there is no gyroscope."""
+    linear_acceleration_m_s2: NDArray[np.float64]
+    """(3,) along x, y and z of the sensor, gravity included; NaN where there is none."""
+    stamp_ns: int
+    """Nanoseconds."""
+    frame_id: str
+    """Frame of the sensor."""
+
+
+@dataclass(frozen=True)
+class PointCloudFields:
+    """The fields of a sensor_msgs/PointCloud2, unchecked; see :mod:`recording.points`."""
+
+    height: int
+    """Rows; 1 where the cloud is not organized."""
+    width: int
+    """Points per row."""
+    fields: tuple[PointField, ...]
+    """What a point holds, as sent."""
+    is_bigendian: bool
+    """As sent."""
+    point_step: int
+    """Length of a point, bytes."""
+    row_step: int
+    """Length of a row, bytes."""
+    data: Buffer
+    """Points as sent; not copied."""
+    stamp_ns: int
+    """Nanoseconds."""
+    frame_id: str
+    """Frame of the points."""
+
+
 Content = Union[
-    RawImage, CompressedImage, CameraFields, LaserScanFields, OdometryFields, TransformsFields
+    RawImage,
+    CompressedImage,
+    CameraFields,
+    LaserScanFields,
+    OdometryFields,
+    TransformsFields,
+    ImuFields,
+    PointCloudFields,
 ]
 
 
@@ -239,11 +286,50 @@ def _transforms(message: Any) -> TransformsFields:
     )
 
 
+def _imu(message: Any) -> ImuFields:
+    return ImuFields(
+        angular_velocity_rad_s=_measured(
+            message.angular_velocity, message.angular_velocity_covariance
+        ),
+        linear_acceleration_m_s2=_measured(
+            message.linear_acceleration, message.linear_acceleration_covariance
+        ),
+        stamp_ns=_stamp_ns(message.header),
+        frame_id=message.header.frame_id,
+    )
+
+
+def _measured(vector: Any, covariance: Any) -> NDArray[np.float64]:
+    """Return a vector; NaN where the first covariance is -1, which means 'not measured'."""
+    if float(covariance[0]) == -1.0:
+        return np.full(3, np.nan)
+    return np.array([vector.x, vector.y, vector.z], dtype=np.float64)
+
+
+def _cloud(message: Any) -> PointCloudFields:
+    return PointCloudFields(
+        height=int(message.height),
+        width=int(message.width),
+        fields=tuple(
+            PointField(item.name, int(item.offset), int(item.datatype), int(item.count))
+            for item in message.fields
+        ),
+        is_bigendian=bool(message.is_bigendian),
+        point_step=int(message.point_step),
+        row_step=int(message.row_step),
+        data=np.ascontiguousarray(message.data, dtype=np.uint8).data,
+        stamp_ns=_stamp_ns(message.header),
+        frame_id=message.header.frame_id,
+    )
+
+
 _CONVERTERS: Mapping[str, Callable[[Any], Content]] = {
     'sensor_msgs/msg/Image': _image,
     'sensor_msgs/msg/CompressedImage': _compressed,
     'sensor_msgs/msg/CameraInfo': _camera,
     'sensor_msgs/msg/LaserScan': _scan,
+    'sensor_msgs/msg/Imu': _imu,
+    'sensor_msgs/msg/PointCloud2': _cloud,
     'nav_msgs/msg/Odometry': _odometry,
     'tf2_msgs/msg/TFMessage': _transforms,
     'tf/msg/tfMessage': _transforms,

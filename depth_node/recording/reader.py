@@ -22,6 +22,10 @@ from depth_node.frames import RawImage
 from depth_node.recording.messages import Content
 from depth_node.recording.messages import content_of
 from depth_node.recording.messages import known_types
+from depth_node.recording.salvage import SUFFIXES
+from depth_node.recording.salvage import SalvageReader
+from depth_node.recording.salvage import damage_sentence
+from depth_node.recording.salvage import refuse_empty
 
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -92,9 +96,11 @@ class Record:
 class Recording:
     """An open recording; made by :func:`open_recording`."""
 
-    def __init__(self, path: Path, reader: Any) -> None:
+    def __init__(self, path: Path, reader: Any, salvage: bool = False) -> None:
         self.path = path
         self._reader = reader
+        self._salvage = salvage
+        self._unreadable: set[tuple[str, int]] = set()
         self.topics: tuple[Topic, ...] = tuple(
             Topic(name, info.msgtype or '', info.msgcount)
             for name, info in sorted(reader.topics.items())
@@ -117,11 +123,30 @@ class Recording:
         """
         chosen = self.topics if topics is None else topics
         names = {topic.name for topic in chosen if topic.kind in known_types()}
-        connections = [item for item in self._reader.connections if item.topic in names]
-        if not connections:
-            return
-        for connection, time_ns, data in self._guarded(self._reader.messages(connections)):
-            yield Record(connection.topic, time_ns, self._content(connection, data))
+        for connection, time_ns, data in self._messages(names):
+            try:
+                content = self._content(connection, data)
+            except RecordingError:
+                if not self._salvage:
+                    raise
+                self._unreadable.add((connection.topic, time_ns))
+                continue
+            yield Record(connection.topic, time_ns, content)
+
+    @property
+    def damage(self) -> str:
+        """What of the recording could not be read, in sentences; '' where nothing is missing.
+
+        Complete only after the messages have been read: damage in the middle of a file whose
+        index is whole shows only there.
+        """
+        damage = ''
+        if isinstance(self._reader, SalvageReader):
+            damage = damage_sentence(self._reader, _remedy(self.path))
+        if self._unreadable:
+            lost = f'{len(self._unreadable)} messages could not be decoded and were left out.'
+            damage = f'{damage} {lost}'.lstrip()
+        return damage
 
     def first(self, topic: Topic) -> Content | None:
         """Return the first message of a topic, or None where there is none."""
@@ -143,8 +168,8 @@ class Recording:
         :raises RecordingError: when a named topic is missing, when there are no images, or when
             several topics would do; the text lists the topics and their counts.
         """
+        depths = self.depth_topics()
         pictures = self.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
-        depths = tuple(topic for topic in pictures if self._is_depth(topic))
         colors = tuple(topic for topic in pictures if topic not in depths)
         chosen = self._chosen('image topic', image, colors)
         if chosen is None:
@@ -154,6 +179,11 @@ class Recording:
             camera_info=self._camera_info_of(chosen, camera_info),
             depth=None if depth == '' else self._chosen('depth topic', depth, depths),
         )
+
+    def depth_topics(self) -> tuple[Topic, ...]:
+        """List the topics of depth images, raw or compressedDepth, that have messages."""
+        pictures = self.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
+        return tuple(topic for topic in pictures if self._is_depth(topic))
 
     def _camera_info_of(self, image: Topic, wanted: str | None) -> Topic | None:
         """Choose the camera_info: the named one, the image's neighbour, or the only one."""
@@ -197,6 +227,31 @@ class Recording:
             raise RecordingError(f'recording {self.path}', connection.msgtype, 'a known type')
         return content
 
+    def _messages(self, names: Collection[str]) -> Iterator[Any]:
+        """Yield the messages of these topics; salvage what follows damage, if that is wanted."""
+        chosen = [item for item in self._reader.connections if item.topic in names]
+        if not chosen:
+            return
+        last_ns = -1
+        try:
+            for item in self._guarded(self._reader.messages(chosen)):
+                last_ns = item[1]
+                yield item
+        except RecordingError:
+            if not self._salvage or isinstance(self._reader, SalvageReader):
+                raise
+        else:
+            return
+        self._reader.close()
+        self._reader = _salvaged(self.path)
+        for item in self._messages(names):
+            if item[1] > last_ns:
+                yield item
+
+    def close(self) -> None:
+        """Close the files."""
+        self._reader.close()
+
     def _guarded(self, messages: Iterator[Any]) -> Iterator[Any]:
         """Yield what the library reads; its exceptions become ours."""
         while True:
@@ -219,19 +274,49 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: Path | str) -> Iterator[Recording]:
+def open_recording(path: Path | str, salvage: bool = False) -> Iterator[Recording]:
     """Open a recording for reading; it is closed with the ``with`` block.
 
     :param path: rosbag2 folder (with or without metadata.yaml), .mcap, .db3 or ROS 1 .bag file.
-    :raises RecordingError: when it is missing, of a foreign format or damaged.
+    :param salvage: read what is left of a damaged recording, and say in
+        :attr:`Recording.damage` what is missing; the order is then that of recording.
+    :raises RecordingError: when it is missing, of a foreign format, or damaged (with ``salvage``:
+        so badly that no message can be read).
     :raises MissingPackage: without ``rosbags``.
     """
     path = Path(path)
-    reader = _reader(path, _storage_files(path))
     try:
-        yield Recording(path, reader)
+        reader = _reader(path, _storage_files(path))
+    except RecordingError:
+        if not salvage or not path.exists():
+            raise
+        reader = _salvaged(path)
+    recording = Recording(path, reader, salvage)
+    try:
+        yield recording
     finally:
-        reader.close()
+        recording.close()
+
+
+def _salvaged(path: Path) -> SalvageReader:
+    """Open a reader of what is left of a recording.
+
+    :raises RecordingError: where nothing is.
+    """
+    from rosbags.typesys import Stores
+    from rosbags.typesys import get_typestore
+
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [item for item in files if item.name.endswith(SUFFIXES) and item.is_file()]
+    if not files:
+        # The strict way says what kind of path this is.
+        _storage_files(path)
+        raise RecordingError(f'recording {path}', 'no file of messages', _EXPECTED)
+    old = any(item.suffix == '.bag' for item in files)
+    store = get_typestore(Stores.ROS1_NOETIC if old else Stores.ROS2_JAZZY)
+    reader = SalvageReader(files, store)
+    refuse_empty(path, reader, _remedy(path))
+    return reader
 
 
 def _reader(path: Path, files: list[Path]) -> Any:
@@ -278,9 +363,13 @@ def _storage_files(path: Path) -> list[Path]:
 
 def _damaged(path: Path, error: Exception) -> RecordingError:
     """Word what a reading library said about a file."""
-    suffixes = {item.suffix for item in path.iterdir()} if path.is_dir() else {path.suffix}
-    remedy = next((text for suffix, text in _REMEDIES.items() if suffix in suffixes), '')
     said = quoted(f'{type(error).__name__}: {error}')
     return RecordingError(
-        f'recording {path}', f'damaged or foreign data ({said})', _EXPECTED, remedy
+        f'recording {path}', f'damaged or foreign data ({said})', _EXPECTED, _remedy(path)
     )
+
+
+def _remedy(path: Path) -> str:
+    """Return what mends files of this kind."""
+    suffixes = {item.suffix for item in path.iterdir()} if path.is_dir() else {path.suffix}
+    return next((text for suffix, text in _REMEDIES.items() if suffix in suffixes), '')

@@ -1,0 +1,1 @@
+"""Recordings as something to learn from: topics, camera poses, frames, pairs, scale."""
