@@ -47,6 +47,8 @@ VERSION = 1
 IMAGE_TOPIC = '/camera/image_raw'
 CAMERA_INFO_TOPIC = '/camera/camera_info'
 DEPTH_TOPIC = '/camera/depth/image_rect'
+BENT_DEPTH_TOPIC = '/camera/depth/image_raw'
+"""Of depth that is seen through a lens with distortion."""
 ODOMETRY_TOPIC = '/odom'
 SCAN_TOPIC = '/scan'
 CAMERA_FRAME = 'camera_optical_frame'
@@ -256,7 +258,8 @@ def _write_frame(
         writer.scan(SCAN_TOPIC, scan)
     writer.camera_info(CAMERA_INFO_TOPIC, replace(stage.fields, stamp_ns=stamp_ns))
     writer.image(IMAGE_TOPIC, frame.rgb, stamp_ns, CAMERA_FRAME, settings.jpeg_quality)
-    writer.depth(DEPTH_TOPIC, frame.depth_m, stamp_ns, CAMERA_FRAME, not settings.raw_depth)
+    depth_topic = DEPTH_TOPIC if settings.lens == 'none' else BENT_DEPTH_TOPIC
+    writer.depth(depth_topic, frame.depth_m, stamp_ns, CAMERA_FRAME, not settings.raw_depth)
 
 
 def _processors() -> int:

@@ -1,0 +1,227 @@
+"""Fine-tune a model on recordings of a robot: a model that is proven better, or the old one.
+
+``python -m depth_node.tools.finetune BAG...`` looks through the recordings, learns from them
+without labels, judges the result on time that it has not seen, and writes the folder ``best`` for
+the node: the new model when it is better, a copy of the old one when it is not.  Stopped at any
+moment, the same command goes on.  A verb as the first word ends the run after that stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from depth_node.dataset.topics import TopicChoice
+from depth_node.errors import DepthNodeError
+from depth_node.errors import RecordingError
+from depth_node.finetuning.run_folder import STAGES
+from depth_node.finetuning.run_folder import RunFolder
+from depth_node.finetuning.settings import POSES
+from depth_node.finetuning.settings import SCALES
+from depth_node.finetuning.settings import FineTuneSettings
+from depth_node.judging.gate import Outcome
+
+if TYPE_CHECKING:
+    from depth_node.finetuning.stages import FineTuning
+    from depth_node.finetuning.trainer import Progress
+    from depth_node.judging.gate import Verdict
+
+EXIT_REFUSED = 1
+EXIT_STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages.
+
+    :returns: 0 improved (or the stage that was asked for is done), 2 unusable data, 3 not
+        improved, 1 for anything else that was refused, 130 on Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = words.pop(0) if words and words[0] in STAGES else ''
+    options = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(verb, options, 'depth_node finetune ' + shlex.join([*([verb] * bool(verb)), *words]))
+    except KeyboardInterrupt:
+        print('finetune: stopped; the same command goes on from here', file=sys.stderr)
+        return EXIT_STOPPED
+    except RecordingError as error:
+        print(f'finetune: {error}', file=sys.stderr)
+        return int(Outcome.UNUSABLE)
+    except DepthNodeError as error:
+        print(f'finetune: {error}', file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _run(verb: str, options: argparse.Namespace, command: str) -> int:
+    settings = settings_of(options)
+    _check_torch()
+    from depth_node.finetuning.stages import FineTuning
+    from depth_node.finetuning.stages import Voice
+
+    folder = RunFolder(options.out)
+    bars = Bars()
+    try:
+        with folder.locked():
+            voice = Voice(bars.say, bars.counted, bars.trained)
+            return _staged(verb, FineTuning(settings, folder, voice, command), bars)
+    finally:
+        bars.close()
+
+
+def _staged(verb: str, run: FineTuning, bars: Bars) -> int:
+    """Run to the stage that a verb names; without one, to the end."""
+    if verb == 'audit':
+        from depth_node.dataset.audit import describe
+
+        for _, audit in run.audit():
+            bars.say(describe(audit))
+    elif verb == 'cache':
+        run.cache()
+    elif verb == 'train':
+        run.train()
+        bars.say(f'the candidate is {run.folder.candidate}; it is not proven yet')
+    else:
+        verdict = run.evaluate().verdict if verb == 'evaluate' else run.report()
+        return _told(verdict, run.folder, bars)
+    return 0
+
+
+def _told(verdict: Verdict, folder: RunFolder, bars: Bars) -> int:
+    for reason in verdict.reasons:
+        bars.say(reason)
+    if verdict.improved:
+        bars.say(f'improved: {folder.best} is the new model; run the node with model.name:=it')
+    else:
+        bars.say(f'not improved: {folder.best} is the start model, byte for byte')
+    if folder.report.exists():
+        bars.say(f'the report is {folder.report}')
+    return int(verdict.outcome)
+
+
+class Bars:
+    """Progress on the terminal: one bar at a time, lines above it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+        self._what = ''
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(text)
+
+    def counted(self, what: str, done: int, total: int) -> None:
+        """Show how much of something is done."""
+        bar = self._of(what, total)
+        bar.update(done - bar.n)
+
+    def trained(self, progress: Progress) -> None:
+        """Show a training: its time left, and its loss as a share of that of standing still."""
+        bar = self._of('training', progress.steps)
+        bar.set_postfix_str(f'photometric {progress.ratio:.2f} of standing still', refresh=False)
+        bar.update(progress.step - bar.n)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _of(self, what: str, total: int) -> tqdm[None]:
+        if self._bar is None or self._what != what or self._bar.total != total:
+            self.close()
+            self._what = what
+            self._bar = tqdm(total=total, desc=what, leave=False, disable=None)
+        return self._bar
+
+
+def settings_of(options: argparse.Namespace) -> FineTuneSettings:
+    """Make settings of the command line.
+
+    :raises SettingsError: for what is out of range.
+    """
+    return FineTuneSettings(
+        recordings=tuple(options.recordings),
+        model=options.model,
+        choice=TopicChoice(
+            image=options.image,
+            camera_info=options.camera_info,
+            depth=options.depth,
+            odometry=options.odometry,
+            imu=options.imu,
+            scan=options.scan,
+            cloud=options.cloud,
+        ),
+        hidden=tuple(options.hide),
+        pose=options.pose,
+        scale=options.scale,
+        camera_height_m=options.camera_height,
+        teacher=options.teacher,
+        steps=options.steps,
+        batch=options.batch,
+        train_decoder_only=options.decoder_only,
+        workers=options.workers,
+        seed=options.seed,
+        device=options.device,
+        rate_hz=options.rate,
+    )
+
+
+def _check_torch() -> None:
+    """Refuse early where torch is missing.
+
+    :raises MissingPackage: with the command that installs it.
+    """
+    from depth_node.errors import MissingPackage
+
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackage('torch', 'fine-tuning', 'pip install torch onnx onnxscript') from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    default = FineTuneSettings((Path('.'),))
+    parser = argparse.ArgumentParser(
+        prog='python -m depth_node.tools.finetune [' + '|'.join(STAGES) + ']',
+        description=(__doc__ or '').split('\n')[0],
+        epilog='exit status: 0 improved, 2 unusable data, 3 not improved (the start model is kept)',
+    )
+    add = parser.add_argument
+    add('recordings', nargs='+', type=Path, metavar='BAG', help='recordings of one camera')
+    add('-o', '--out', type=Path, default=Path('finetuned'), help='folder of the run')
+    add('--model', default=default.model, help='name or folder of the model to start from')
+    add('--image', metavar='TOPIC', help='images, where there are several topics')
+    add('--camera-info', metavar='TOPIC', help='their camera_info')
+    add('--odometry', metavar='TOPIC', help='odometry; or tf:FRAME, or "" for none')
+    add('--imu', metavar='TOPIC', help='IMU, for the clocks; "" for none')
+    add('--scan', metavar='TOPIC', help='LaserScan; "" for none')
+    add('--cloud', metavar='TOPIC', help='PointCloud2 of a lidar; "" for none')
+    add('--depth', metavar='TOPIC', help='depth images; "" for none')
+    add('--hide', metavar='TOPIC', nargs='+', default=[], help='learn nothing from this topic')
+    add('--pose', choices=POSES, default=default.pose, help='where poses come from')
+    add('--scale', choices=SCALES, default=default.scale, help='whether to measure the scale')
+    add('--camera-height', type=float, metavar='M', help='camera over level ground, metres')
+    add('--teacher', default='', metavar='MODEL', help='larger model whose shapes are learned')
+    add('--steps', type=int, default=default.steps, help='training steps; 0: by the frames')
+    add('--batch', type=int, default=default.batch, help='frames per step')
+    add('--decoder-only', action='store_true', help='leave the encoder as it is')
+    add('--rate', type=float, default=default.rate_hz, metavar='HZ', help='images per second')
+    add('--workers', type=int, default=default.workers, help='threads that prepare frames')
+    add('--seed', type=int, default=default.seed, help='of everything random')
+    add('--device', default=default.device, help='auto, cpu or cuda')
+    return parser
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
+    sys.exit(main())
