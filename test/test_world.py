@@ -402,7 +402,7 @@ def test_recordings_hold_what_was_rendered(tmp_path, storage):
         np.asarray(found['/camera/image_raw/compressed'][0].data), cv2.IMREAD_COLOR
     )
     assert jpeg.shape == (48, 64, 3)
-    depth = np.frombuffer(bytes(found['/camera/depth/image_rect'][2].data), '<f4').reshape(48, 64)
+    depth = np.frombuffer(bytes(found['/camera/depth/image_raw'][2].data), '<f4').reshape(48, 64)
     path = paths.make(
         scene,
         np.random.default_rng((settings.seed, 1)),
