@@ -19,10 +19,11 @@ LAYERS = (
     {
         'camera', 'cloud', 'depth_colors', 'depth_image', 'evaluation', 'flying_pixels', 'health',
         'image_codec', 'model_folder', 'newest', 'rate_limit', 'recording', 'region_of_interest',
-        'scan', 'temporal_smoothing', 'voxels', 'world',
+        'scan', 'svg', 'temporal_smoothing', 'voxels', 'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'pretraining', 'quantization'},
+    {'judging'},
     {'ros'},
     {'demo'},
     {'benchmark'},

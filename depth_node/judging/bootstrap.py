@@ -192,7 +192,7 @@ def _normal_share(quantile: float) -> float:
 def _blocks(
     series: Series, chosen: NDArray[np.bool_], settings: BlockSettings
 ) -> NDArray[np.int64]:
-    """Number the blocks of time of the chosen moments; no block spans two recordings."""
+    """Return the number of the block of time of each chosen moment, within its recording."""
     _check(settings)
     recording, stamps_ns = series.recording[chosen], series.stamps_ns[chosen]
     if not stamps_ns.size:

@@ -88,9 +88,7 @@ class Comparison:
         }
 
 
-def compare(
-    before: Judgement, after: Judgement, settings: BlockSettings = DEFAULTS
-) -> Comparison:
+def compare(before: Judgement, after: Judgement, settings: BlockSettings = DEFAULTS) -> Comparison:
     """Compare every measure that both models have, moment by moment.
 
     :raises DepthNodeError: when one model gives metres and the other relative inverse depth.

@@ -26,7 +26,6 @@ _WORDS = {
     'metric.coverage': 'share of pixels with depth',
     TRACKS: 'Abs Rel at triangulated tracks',
     'proxy.photometric': 'photometric error under recorded poses',
-    'proxy.photometric_ratio': 'photometric error as a share of that of standing still',
     'proxy.consistency': 'inconsistency over time',
     'proxy.ground_height': 'error of the height above the ground',
 }

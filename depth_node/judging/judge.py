@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,7 +231,7 @@ class _Scorer:
 
     def _add_metric(self, recording: str, frame: DepthFrame, truth: NDArray[np.float32]) -> None:
         settings, stamp_ns = self._settings, frame.stamp_ns
-        depth_m = self._limited(frame.depth_m)
+        depth_m = self._limited(frame.depth_m.astype(np.float64))
         pair = counted_pixels(depth_m, truth, settings.min_m, settings.max_m)
         if pair is None:
             self._note(recording, stamp_ns, {'metric.coverage': 0.0})
@@ -258,11 +257,12 @@ class _Scorer:
         if pair is not None:
             self._note(recording, frame.stamp_ns, _named('aligned', errors_of(*pair)))
 
-    def _limited(self, depth_m: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    def _limited(self, depth_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cut depth to the limits where a crop of the papers is asked for; NaN stays NaN."""
         if not self._settings.crop:
             return depth_m
-        return np.clip(depth_m, self._settings.min_m, self._settings.max_m)
+        limited: NDArray[np.float64] = np.clip(depth_m, self._settings.min_m, self._settings.max_m)
+        return limited
 
     def _note(self, recording: str, stamp_ns: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -76,9 +76,7 @@ def is_model_folder(path: str) -> bool:
     return (Path(path) / CARD_NAME).is_file()
 
 
-def _under_test(
-    name: str, path: Path, pipeline: Pipeline, settings: Settings
-) -> ModelUnderTest:
+def _under_test(name: str, path: Path, pipeline: Pipeline, settings: Settings) -> ModelUnderTest:
     info = pipeline.engine_info
     return ModelUnderTest(
         name=name,

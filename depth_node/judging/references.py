@@ -103,10 +103,7 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     :raises ImageRejected: when it cannot be decoded.
     :raises RecordingError: when it has another aspect than the image.
     """
-    if isinstance(depth, RawImage):
-        metres = decode_depth(depth)
-    else:
-        metres = decode_compressed_depth(depth)
+    metres = decoded_depth(depth)
     height, width = view.model.height, view.model.width
     ratio = metres.shape[1] * height / (metres.shape[0] * width)
     if abs(ratio - 1.0) > _SAME_ASPECT:
@@ -119,6 +116,14 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     if view.rectifier is None or is_named_rectified(topic.removesuffix('/compressedDepth')):
         return sampled
     return _rectified(sampled, view)
+
+
+def decoded_depth(depth: Picture) -> NDArray[np.float32]:
+    """Decode a depth image, (h, w) metres.
+
+    :raises ImageRejected: when it cannot be decoded.
+    """
+    return decode_depth(depth) if isinstance(depth, RawImage) else decode_compressed_depth(depth)
 
 
 def _rectified(metres: NDArray[np.float32], view: CameraView) -> NDArray[np.float32]:
