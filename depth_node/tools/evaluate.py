@@ -29,10 +29,10 @@ from depth_node.judging.crops import CROPS
 from depth_node.judging.held_out import held_out_span
 from depth_node.judging.held_out import image_stamps_ns
 from depth_node.judging.judge import Judged
-from depth_node.judging.judge import JudgeSettings
 from depth_node.judging.judge import judge
 from depth_node.judging.models import is_model_folder
 from depth_node.judging.models import opened_models
+from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.table import text_table
 from depth_node.model_folder import installed
 
