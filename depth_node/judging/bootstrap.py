@@ -162,7 +162,10 @@ def _ends(drawn: list[NDArray[np.float64]], count: int) -> tuple[float, float]:
     if count < 2 or not drawn:
         return math.nan, math.nan
     tail = _normal_share(-math.sqrt(count / (count - 1.0)) * _t_quantile(count - 1))
-    low, high = np.quantile(np.concatenate(drawn), (tail, 1.0 - tail))
+    values = np.concatenate(drawn)
+    if not np.isfinite(values).all():
+        return math.nan, math.nan
+    low, high = np.quantile(values, (tail, 1.0 - tail))
     return float(low), float(high)
 
 
@@ -201,7 +204,8 @@ def _blocks(
     for place in range(len(series.recordings)):
         of_it = recording == place
         since_s = (stamps_ns[of_it] - stamps_ns[of_it].min(initial=2**62)) / 1e9
-        span_s = float(since_s.max(initial=0.0))
+        # to the end of the last frame
+        span_s = float(since_s.max(initial=0.0)) * since_s.size / max(since_s.size - 1, 1)
         count = max(1, math.floor(span_s / settings.block_s + 0.01))
         # of equal length, so that no block is a rest of a few frames
         block[of_it] = np.minimum(since_s * count / max(span_s, 1e-9), count - 1)

@@ -18,6 +18,9 @@ from depth_node.judging.judgement import Judgement
 from depth_node.judging.judgement import is_neutral
 from depth_node.judging.judgement import larger_is_better
 
+ROUNDING = 1e-4
+"""Changes by less than this share of the size before are taken for none."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -43,16 +46,21 @@ class Change:
     @property
     def better(self) -> bool:
         """Tell whether it improved with its interval clear of zero; False for NaN."""
-        if self.neutral:
+        if self.neutral or self.same:
             return False
         return self.difference.low > 0 if self.larger_is_better else self.difference.high < 0
 
     @property
     def worse(self) -> bool:
         """Tell whether it became worse with its interval clear of zero; False for NaN."""
-        if self.neutral:
+        if self.neutral or self.same:
             return False
         return self.difference.high < 0 if self.larger_is_better else self.difference.low > 0
+
+    @property
+    def same(self) -> bool:
+        """Tell whether it changed by no more than rounding; False for NaN."""
+        return abs(self.after - self.before) <= ROUNDING * abs(self.before)
 
     @property
     def worsening(self) -> float:

@@ -116,9 +116,10 @@ def _against_primary(change: Change, limits: GateLimits) -> list[str]:
             'did.'
         ]
     found = f'from {change.before:.4g} to {change.after:.4g}'
-    if change.worsening >= 0.0:
-        verb = 'stayed the same' if change.worsening == 0.0 else 'became worse'
-        return [f'The {what} {verb}, {found}.']
+    if change.same:
+        return [f'The {what} stayed the same, {change.after:.4g}.']
+    if change.worsening > 0.0:
+        return [f'The {what} became worse, {found}.']
     if blocks < limits.smallest_blocks:
         return [
             f'The {what} went {found}, but held-out time has only {blocks} blocks of '

@@ -222,7 +222,8 @@ def _headlines(report: RunReport) -> list[tuple[str, str, str, str]]:
             continue
         kind = 'good' if change.better else 'bad' if change.worse else ''
         words = f'{shown(name, change.before)} before, {shown(name, change.after)} after'
-        found.append((label, f'{100.0 * change.relative.value:+.0f} %', words, kind))
+        figure = 'the same' if change.same else f'{100.0 * change.relative.value:+.0f} %'
+        found.append((label, figure, words, kind))
     return found[:_HEADLINE_COUNT]
 
 
@@ -252,6 +253,8 @@ def _difference(change: Change | None) -> str:
     """Word by how much a measure changed."""
     if change is None or change.neutral or not math.isfinite(change.relative.value):
         return ''
+    if change.same:
+        return 'none'
     text = f'{100.0 * change.relative.value:+.1f} %'
     low, high = change.relative.low, change.relative.high
     if math.isfinite(low) and math.isfinite(high):

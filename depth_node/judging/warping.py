@@ -18,6 +18,7 @@ from depth_node.frames import CameraModel
 Floats = NDArray[np.float32]
 
 _NEAREST_M = 1e-3
+_ROUNDED_PX = 1e-3
 _C1, _C2 = 1e-4, 9e-4
 _SSIM_SHARE = 0.85
 
@@ -55,8 +56,9 @@ def projected(
         moved = [m[row, 0] * x + m[row, 1] * y + m[row, 2] * z + m[row, 3] for row in range(3)]
         u = camera.fx * moved[0] / moved[2] + camera.cx
         v = camera.fy * moved[1] / moved[2] + camera.cy
-        inside = (moved[2] > _NEAREST_M) & (u >= 0.0) & (u <= camera.width - 1.0)
-        inside &= (v >= 0.0) & (v <= camera.height - 1.0)
+        inside = moved[2] > _NEAREST_M
+        inside &= (u >= -_ROUNDED_PX) & (u <= camera.width - 1.0 + _ROUNDED_PX)
+        inside &= (v >= -_ROUNDED_PX) & (v <= camera.height - 1.0 + _ROUNDED_PX)
     return Projection(
         u=np.where(inside, u, 0.0).astype(np.float32),
         v=np.where(inside, v, 0.0).astype(np.float32),
