@@ -68,7 +68,7 @@ def test_too_few_blocks_prove_nothing_however_large_the_improvement():
     options = {'count': 50}
     found = verdict({'metric_abs_rel': 0.5}, {'metric_abs_rel': 0.1}, **options)
     assert found.outcome is Outcome.NOT_IMPROVED
-    assert 'only 5 blocks' in found.reasons[0] and 'record more' in found.reasons[0]
+    assert '5 of the 8 blocks' in found.reasons[0] and 'Record more' in found.reasons[0]
     limits = GateLimits(smallest_blocks=5)
     assert verdict(
         {'metric_abs_rel': 0.5}, {'metric_abs_rel': 0.1}, limits=limits, **options

@@ -1,13 +1,20 @@
-"""Models judged by small recordings: matching, geometry, scale, what is dropped, what is refused."""
+"""Models judged by small recordings: matching, geometry, scale, what is dropped or refused."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from judging_samples import CAMERA
+from judging_samples import HEIGHT
+from judging_samples import STEP_NS
+from judging_samples import T0
+from judging_samples import WIDTH
+from judging_samples import depth
+from judging_samples import write
 
 from depth_node.camera import view_of
 from depth_node.errors import RecordingError
@@ -27,51 +34,12 @@ from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.references import truth_of
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.table import text_table
-from depth_node.recording.writer import RecordingWriter
 
 pytest.importorskip('rosbags')
 
-T0 = 1_700_000_000_000_000_000
-STEP_NS = 100_000_000
-WIDTH, HEIGHT = 32, 24
-CAMERA = CameraFields(
-    WIDTH, HEIGHT, 'plumb_bob', (0.0,) * 5,
-    (30.0, 0.0, 15.5, 0.0, 30.0, 11.5, 0.0, 0.0, 1.0),
-    p=(30.0, 0.0, 15.5, 0.0, 0.0, 30.0, 11.5, 0.0, 0.0, 0.0, 1.0, 0.0),
-    frame_id='cam',
-)  # fmt: skip
-
-
-def picture(index: int) -> np.ndarray:
-    """Return an image whose colour tells its index."""
-    return np.full((HEIGHT, WIDTH, 3), 10 + index, np.uint8)
-
-
-def depth(index: int) -> np.ndarray:
-    rng = np.random.default_rng(index)
-    values = np.linspace(1.0, 6.0, HEIGHT)[:, None] * np.exp(rng.normal(0, 0.2, (HEIGHT, WIDTH)))
-    values[0, :5] = np.nan
-    return values.astype(np.float32)
-
-
-def write(path, count=20, shift_ns=0, late=0, depth_frame='cam', storage='mcap', camera=CAMERA,
-          topic='/camera/depth/image_rect', skip=()):  # fmt: skip
-    """Write a recording; ``late`` is by how many frames depth messages come after their image."""
-    with RecordingWriter(path, storage) as writer:
-        for index in range(count + late):
-            stamp = T0 + index * STEP_NS
-            writer.camera_info('/camera/camera_info', replace(camera, stamp_ns=stamp))
-            if index < count:
-                writer.image('/camera/image_raw', picture(index), stamp, 'cam', None)
-            taken = index - late
-            if taken >= 0 and taken not in skip:
-                at = T0 + taken * STEP_NS + shift_ns
-                writer.depth(topic, depth(taken), at, depth_frame, False)
-    return path
-
 
 def model(name='told', factor=1.0, wrong=lambda index: 1.0) -> ModelUnderTest:
-    """Return a model that knows the truth, but for a factor; it reuses its array as pipelines do."""
+    """Return a model that knows the truth but for a factor; it reuses its array."""
     kept = np.empty((HEIGHT, WIDTH), np.float32)
 
     def process(image, view):
@@ -184,7 +152,7 @@ def test_held_out_time_is_the_last_fifth(bag):
 def test_the_parts_of_a_recording_cover_it_without_overlap():
     spans = [held_out_span(5, 1003, 4, block) for block in range(4)]
     assert spans[0][0] == 5 and spans[-1][1] == 1004 and spans[-1] == held_out_span(5, 1003, 4)
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
 
 
 def test_a_relative_model_is_aligned_and_has_no_metric_figures(bag):

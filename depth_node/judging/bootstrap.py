@@ -68,10 +68,8 @@ class Interval:
         """Say what is wrong with the interval; empty where nothing is."""
         if self.enough:
             return ''
-        return (
-            f'only {self.blocks} blocks of {self.block_s:g} s: an interval needs '
-            f'{SMALLEST_BLOCKS} or more'
-        )
+        blocks = '1 block' if self.blocks == 1 else f'{self.blocks} blocks'
+        return f'only {blocks} of {self.block_s:g} s: an interval needs {SMALLEST_BLOCKS} or more'
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,9 +122,9 @@ def _against_primary(change: Change, limits: GateLimits) -> list[str]:
         return [f'The {what} became worse, {found}.']
     if blocks < limits.smallest_blocks:
         return [
-            f'The {what} went {found}, but held-out time has only {blocks} blocks of '
-            f'{change.difference.block_s:g} s, and fewer than {limits.smallest_blocks} prove '
-            'nothing: record more.'
+            f'The {what} went {found}, but that proves nothing: held-out time has {blocks} of the '
+            f'{limits.smallest_blocks} blocks of {change.difference.block_s:g} s that an interval '
+            'needs. Record more.'
         ]
     if not change.better:
         return [
