@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from depth_node.frames import CameraFields
+from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.writer import RecordingWriter
 
 T0 = 1_700_000_000_000_000_000
@@ -32,8 +33,13 @@ def depth(index: int) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def scanned(stamp_ns: int) -> LaserScanFields:
+    ranges = np.full(9, 2.0, np.float32)
+    return LaserScanFields(-0.4, 0.4, 0.1, 0.1, 10.0, ranges, stamp_ns, 'laser')
+
+
 def write(path, count=20, shift_ns=0, late=0, depth_frame='cam', storage='mcap', camera=CAMERA,
-          topic='/camera/depth/image_rect', skip=()):  # fmt: skip
+          topic='/camera/depth/image_rect', skip=(), scan=False):  # fmt: skip
     """Write a recording; ``late`` is by how many frames depth messages come after their image."""
     with RecordingWriter(path, storage) as writer:
         for index in range(count + late):
@@ -41,6 +47,8 @@ def write(path, count=20, shift_ns=0, late=0, depth_frame='cam', storage='mcap',
             writer.camera_info('/camera/camera_info', replace(camera, stamp_ns=stamp))
             if index < count:
                 writer.image('/camera/image_raw', picture(index), stamp, 'cam', None)
+            if scan:
+                writer.scan('/scan', scanned(stamp))
             taken = index - late
             if taken >= 0 and taken not in skip:
                 at = T0 + taken * STEP_NS + shift_ns

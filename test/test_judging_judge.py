@@ -261,3 +261,27 @@ def test_shown_frames_keep_the_depth_of_both_models_and_the_reference(bag):
     np.testing.assert_array_equal(shown[0].reference_m, depth(7))
     np.testing.assert_allclose(shown[0].after_m, 2 * shown[0].before_m)
     assert shown[0].rgb[0, 0, 0] == 17
+
+
+def test_a_scan_is_a_reference_where_something_projects_it_and_refused_where_not(tmp_path):
+    path = write(tmp_path / 'b', scan=True)
+    settings = JudgeSettings(reference='scan')
+    with pytest.raises(RecordingError, match='/scan of sensor_msgs/msg/LaserScan'):
+        judge([model()], [path], settings)
+    heard = []
+
+    def projecting(recording, topics, topic):
+        assert topics.depth is None and topic.name == '/scan' and recording.path == path
+
+        def project(scan, view, stamp_ns):
+            heard.append((scan.stamp_ns, stamp_ns, len(scan.ranges_m)))
+            truth = np.full((view.model.height, view.model.width), np.nan, np.float32)
+            truth[12, ::4] = depth((stamp_ns - T0) // STEP_NS)[12, ::4] * 2
+            return truth
+
+        return project
+
+    found = judge([model()], [path], settings, projecting=projecting)
+    assert found.frames == 20 and heard[3] == (T0 + 3 * STEP_NS, T0 + 3 * STEP_NS, 9)
+    assert found.judgements[0].mean('metric.abs_rel') == pytest.approx(0.5)
+    assert found.judgements[0].mean('metric.coverage') == 1.0

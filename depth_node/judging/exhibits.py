@@ -12,6 +12,7 @@ from depth_node.judging.judgement import Series
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.report import FrameShown
 from depth_node.judging.scenes import JudgeSettings
+from depth_node.judging.scenes import Projecting
 from depth_node.judging.scenes import scenes
 
 _APART_NS = 1_000_000_000
@@ -49,10 +50,12 @@ def frames_shown(
     name: str,
     places: Collection[Place],
     settings: JudgeSettings,
+    projecting: Projecting | None = None,
 ) -> tuple[FrameShown, ...]:
     """Show images of one recording with the depth of two metric models.
 
     :param name: of the recording in ``places``.
+    :param projecting: see :func:`depth_node.judging.scenes.scenes`.
     :returns: in the order of ``places``; relative models give none.
     :raises RecordingError: as :func:`depth_node.judging.judge.judge`.
     """
@@ -67,7 +70,7 @@ def frames_shown(
         del first_ns[1:]
         return stamp_ns in stamps
 
-    for scene in scenes(path, settings, wanted, lambda done, total: None, {}):
+    for scene in scenes(path, settings, wanted, _ignore, {}, projecting):
         depths = []
         for model in (before, after):
             frame = model.process(scene.image, scene.view)
@@ -85,6 +88,10 @@ def frames_shown(
                 reference_m=scene.truth_m,
             )
     return tuple(found[stamp_ns] for stamp_ns in stamps if stamp_ns in found)
+
+
+def _ignore(done: int, total: int) -> None:
+    """Take no notice of progress."""
 
 
 def _place(series: Series, at: int) -> Place:

@@ -34,6 +34,7 @@ from depth_node.judging.rescaled import sketch_of
 from depth_node.judging.row_prior import RowPrior
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.scenes import Progress
+from depth_node.judging.scenes import Projecting
 from depth_node.judging.scenes import counted_truth
 from depth_node.judging.scenes import scenes
 
@@ -56,11 +57,13 @@ def judge(
     settings: JudgeSettings,
     progress: Progress = lambda done, total: None,
     wanted: Callable[[Path, int], bool] = lambda path, stamp_ns: True,
+    projecting: Projecting | None = None,
 ) -> Judged:
     """Compare the depth of models with the depth that was recorded.
 
     :param wanted: tells whether the image of a recording with this stamp is to be judged, e.g.
         because it is held out of training.
+    :param projecting: see :func:`depth_node.judging.scenes.scenes`.
     :raises RecordingError: when a recording cannot be read, has no depth that fits its images, or
         nothing of it could be compared.
     :raises EngineError: when a model fails.
@@ -70,7 +73,7 @@ def judge(
     frames = 0
     for path, name in zip(recordings, recording_names(recordings), strict=True):
         constant, rows, here = ConstantBaseline(), RowPrior(), 0
-        for scene in scenes(path, settings, partial(wanted, path), progress, dropped):
+        for scene in scenes(path, settings, partial(wanted, path), progress, dropped, projecting):
             counted = counted_truth(scene.truth_m, settings)
             for scorer in scorers:
                 scorer.add(name, scene.image, scene.view, scene.truth_m)

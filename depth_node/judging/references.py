@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 from typing import Union
 
 import numpy as np
@@ -21,10 +23,29 @@ from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
 from depth_node.image_codec import decode_compressed_depth
 from depth_node.image_codec import decode_depth
-from depth_node.recording import CameraTopics
+from depth_node.recording.messages import TransformsFields
 from depth_node.recording.reader import Record
 
 Picture = Union[RawImage, CompressedImage]
+
+
+class Measured(Protocol):
+    """A message of measured metres."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Nanoseconds."""
+        ...
+
+    @property
+    def frame_id(self) -> str:
+        """Frame of the sensor."""
+        ...
+
+
+Projector = Callable[[Measured, CameraView, int], NDArray[np.float32]]
+"""A scan or cloud, the view of an image and the stamp of that image -> (H, W) metres at the pixels
+of the published depth, NaN where nothing was measured that the camera sees."""
 
 _WAITING = 24
 _SAME_ASPECT = 0.01
@@ -38,38 +59,37 @@ class Moment:
     """As recorded."""
     camera: CameraFields | None
     """The last camera_info before the image, or the first of the recording."""
-    reference: Picture | None
-    """Depth image, as recorded; None where there is none within reach."""
+    reference: Measured | None
+    """Depth image, scan or cloud, as recorded; None where there is none within reach."""
 
 
 def matched(
     records: Iterable[Record],
-    topics: CameraTopics,
+    reference: str,
     camera: CameraFields | None,
     reach_ns: int,
 ) -> Iterator[Moment]:
     """Join images with the depth nearest in time; memory is bounded to a few messages.
 
-    :param records: of the topics, in the order of the recording.
+    :param records: images, camera_info and reference, in the order of the recording.
+    :param reference: name of the topic of the reference.
     :param camera: the first camera_info.
     :param reach_ns: how far the stamps of an image and its depth may be apart, nanoseconds.
     """
-    depth_name = topics.depth.name if topics.depth is not None else None
     images: deque[tuple[Picture, CameraFields | None]] = deque()
-    depths: deque[Picture] = deque(maxlen=_WAITING)
+    depths: deque[Measured] = deque(maxlen=_WAITING)
     for record in records:
         content = record.content
-        if isinstance(content, CameraFields):
+        if record.topic == reference:
+            if not isinstance(content, TransformsFields):
+                depths.append(content)
+        elif isinstance(content, CameraFields):
             camera = content
         elif isinstance(content, (RawImage, CompressedImage)):
-            if record.topic == depth_name:
-                depths.append(content)
-            else:
-                images.append((content, camera))
+            images.append((content, camera))
         newest_ns = max((depth.stamp_ns for depth in depths), default=None)
         while images and (
-            depth_name is None
-            or len(images) > _WAITING
+            len(images) > _WAITING
             or (newest_ns is not None and newest_ns >= images[0][0].stamp_ns + reach_ns)
         ):
             yield _joined(*images.popleft(), depths, reach_ns)
@@ -77,15 +97,14 @@ def matched(
         yield _joined(*images.popleft(), depths, reach_ns)
 
 
-def check_registered(image: Picture, depth: Picture, topics: CameraTopics) -> None:
+def check_registered(image: Picture, depth: Measured, topic: str) -> None:
     """Refuse depth that is not of the pixels of the image.
 
     :raises RecordingError: when the two are of different frames.
     """
     if image.frame_id != depth.frame_id:
-        name = topics.depth.name if topics.depth is not None else ''
         raise RecordingError(
-            f'reference {quoted(name)}',
+            f'reference {quoted(topic)}',
             f'depth of the frame {quoted(depth.frame_id)}',
             f'that of the image, {quoted(image.frame_id)}',
             'Record depth that is registered to the colour image (aligned_depth_to_color).',
@@ -147,7 +166,7 @@ def _rectified(metres: NDArray[np.float32], view: CameraView) -> NDArray[np.floa
 
 
 def _joined(
-    image: Picture, camera: CameraFields | None, depths: Iterable[Picture], reach_ns: int
+    image: Picture, camera: CameraFields | None, depths: Iterable[Measured], reach_ns: int
 ) -> Moment:
     best = min(depths, key=lambda depth: abs(depth.stamp_ns - image.stamp_ns), default=None)
     if best is not None and abs(best.stamp_ns - image.stamp_ns) > reach_ns:

@@ -19,16 +19,21 @@ from depth_node.errors import RecordingError
 from depth_node.errors import Rejected
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
+from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
 from depth_node.image_codec import decode_compressed
 from depth_node.image_codec import decode_raw
 from depth_node.judging.crops import cropped_truth
+from depth_node.judging.references import Measured
 from depth_node.judging.references import Moment
+from depth_node.judging.references import Picture
+from depth_node.judging.references import Projector
 from depth_node.judging.references import check_registered
 from depth_node.judging.references import matched
 from depth_node.judging.references import truth_of
 from depth_node.recording import CameraTopics
 from depth_node.recording import Recording
+from depth_node.recording import Topic
 from depth_node.recording import open_recording
 
 Progress = Callable[[int, int], None]
@@ -58,6 +63,13 @@ class JudgeSettings:
     """Parameter input.rectify of the node."""
 
 
+Projecting = Callable[[Recording, CameraTopics, Topic], Projector]
+"""An open recording, the topics of its camera, and a topic of scans or clouds -> what projects
+them."""
+
+_PROJECTED = ('sensor_msgs/msg/LaserScan', 'sensor_msgs/msg/PointCloud2')
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """What there is of one image."""
@@ -76,15 +88,18 @@ def scenes(
     wanted: Callable[[int], bool],
     progress: Progress,
     dropped: dict[str, int],
+    projecting: Projecting | None = None,
 ) -> Iterator[Scene]:
     """Yield the images that can be judged; the recording is read once.
 
     :param wanted: tells by the stamp whether an image is to be judged.
     :param dropped: counts by reason what was wanted and cannot be judged.
+    :param projecting: makes what projects a reference that is a scan or a cloud; None refuses
+        such references.
     :raises RecordingError: when it cannot be read or has no depth that fits its images.
     """
     with open_recording(path) as recording:
-        reader = _Reader(recording, settings)
+        reader = _Reader(recording, settings, projecting)
         for place, moment in enumerate(reader.moments()):
             progress(place + 1, reader.count)
             if place % reader.every or not wanted(moment.image.stamp_ns):
@@ -103,18 +118,29 @@ def scenes(
 class _Reader:
     """One recording with its topics chosen."""
 
-    def __init__(self, recording: Recording, settings: JudgeSettings) -> None:
+    def __init__(
+        self, recording: Recording, settings: JudgeSettings, projecting: Projecting | None
+    ) -> None:
         self._recording, self._settings = recording, settings
         self._views: dict[tuple[CameraFields, int, int], CameraView] = {}
         self._registered = False
+        measured = _named(recording, settings.reference)
         self._topics: CameraTopics = recording.camera_topics(
-            settings.image, settings.camera_info, settings.reference
+            settings.image, settings.camera_info, '' if measured else settings.reference
         )
-        if self._topics.depth is None:
+        reference = measured or self._topics.depth
+        if reference is None:
             raise self._unusable('no depth images', 'recorded depth to compare with')
         if self._topics.camera_info is None:
             raise self._unusable('no camera_info', 'the camera of the images')
-        self._depth, self._info = self._topics.depth, self._topics.camera_info
+        self._reference, self._info = reference, self._topics.camera_info
+        self._project: Projector | None = None
+        if measured is not None:
+            if projecting is None:
+                raise self._unusable(
+                    f'{measured.name} of {measured.kind} as reference', 'a topic of depth images'
+                )
+            self._project = projecting(recording, self._topics, measured)
         self.count = self._topics.image.count
         self.every = max(1, math.ceil(self.count / settings.frames))
 
@@ -124,8 +150,8 @@ class _Reader:
         first = recording.first(self._info)
         camera = first if isinstance(first, CameraFields) else None
         period_ns = (recording.end_ns - recording.start_ns) / max(self.count - 1, 1)
-        records = recording.records([self._topics.image, self._depth, self._info])
-        return matched(records, self._topics, camera, round(period_ns / 2))
+        records = recording.records([self._topics.image, self._reference, self._info])
+        return matched(records, self._reference.name, camera, round(period_ns / 2))
 
     def scene(self, moment: Moment) -> Scene | str:
         """Decode one moment, or say why it cannot be judged.
@@ -135,18 +161,27 @@ class _Reader:
         """
         if moment.reference is None:
             return 'without reference'
-        if not self._registered:
-            check_registered(moment.image, moment.reference, self._topics)
-            self._registered = True
         picture = moment.image
         rgb = decode_raw(picture) if isinstance(picture, RawImage) else decode_compressed(picture)
         image = CameraImage(rgb, picture.stamp_ns, picture.frame_id)
         view = self._view(moment, *rgb.shape[:2])
-        truth = truth_of(moment.reference, view, self._depth.name)
-        truth = cropped_truth(truth, self._settings.crop)
+        truth = cropped_truth(self._truth(moment.reference, picture, view), self._settings.crop)
         if not counted_truth(truth, self._settings).any():
             return 'no pixel with a true depth within the limits'
         return Scene(image, view, truth)
+
+    def _truth(
+        self, measured: Measured, picture: Picture, view: CameraView
+    ) -> NDArray[np.float32]:
+        """Return the reference at the pixels of the published depth, (H, W) metres."""
+        if self._project is not None:
+            return self._project(measured, view, picture.stamp_ns)
+        if not isinstance(measured, (RawImage, CompressedImage)):
+            raise self._unusable(f'{self._reference.kind} as reference', 'depth images')
+        if not self._registered:
+            check_registered(picture, measured, self._reference.name)
+            self._registered = True
+        return truth_of(measured, view, self._reference.name)
 
     def _view(self, moment: Moment, height: int, width: int) -> CameraView:
         """Return how the image is looked at, as the node would."""
@@ -161,6 +196,14 @@ class _Reader:
 
     def _unusable(self, received: str, expected: str) -> RecordingError:
         return RecordingError(f'recording {self._recording.path}', received, expected)
+
+
+def _named(recording: Recording, name: str | None) -> Topic | None:
+    """Return the topic of scans or clouds of this name, or None where it is no such."""
+    for topic in recording.of_type(*_PROJECTED):
+        if name is not None and topic.name.lstrip('/') == name.lstrip('/'):
+            return topic
+    return None
 
 
 def counted_truth(truth: NDArray[np.float32], settings: JudgeSettings) -> NDArray[np.bool_]:
