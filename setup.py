@@ -6,7 +6,7 @@ from setuptools import setup
 
 PACKAGE = 'depth_node'
 HERE = Path(__file__).parent
-TOOLS = ('benchmark', 'conformance', 'demo', 'models', 'pretrain', 'world')
+TOOLS = ('benchmark', 'conformance', 'demo', 'evaluate', 'models', 'pretrain', 'world')
 VERSION = re.search(
     r"^__version__ = '(.+)'$", (HERE / PACKAGE / '__init__.py').read_text(), re.MULTILINE
 ).group(1)

@@ -1,7 +1,8 @@
 """How good a depth image is: the usual error measures, and what a constant would have reached.
 
 The measures are those of D. Eigen, C. Puhrsch, R. Fergus, "Depth map prediction from a single
-image using a multi-scale deep network" (NIPS 2014), section 3.  A pixel counts where the true
+image using a multi-scale deep network" (NIPS 2014), section 3; SILog is scaled as the KITTI
+benchmark scales it.  A pixel counts where the true
 depth is finite and within limits and the prediction is finite and positive; how many pixels with
 truth have a prediction is reported beside the errors, because leaving out the hard ones helps.
 
@@ -39,6 +40,8 @@ class DepthMetrics:
     """Root of the mean squared difference, metres."""
     rmse_log: float
     """Root of the mean squared difference of the natural logarithms."""
+    silog: float
+    """100 times the standard deviation of that difference: blind to a wrong scale."""
     a1: float
     """Share of pixels with max(prediction / truth, truth / prediction) below 1.25."""
     a2: float
@@ -133,8 +136,8 @@ def metrics_of(
     :returns: the errors; None where no pixel has both truth and prediction.
     :raises DepthNodeError: when the shapes differ.
     """
-    pair = _pair(prediction_m, truth_m, min_m, max_m)
-    return None if pair is None else _errors(*pair)
+    pair = counted_pixels(prediction_m, truth_m, min_m, max_m)
+    return None if pair is None else errors_of(*pair)
 
 
 def alignment_of(
@@ -197,10 +200,10 @@ class AlignedEvaluation:
         values, truth, coverage = pair
         alignment = _fitted(values, 1.0 / truth)
         aligned = aligned_depth(values, alignment, self._limits[1]).astype(np.float64)
-        errors = _errors(aligned, truth, coverage)
+        errors = errors_of(aligned, truth, coverage)
         self._aligned.append(errors)
         constant = np.full_like(truth, 1.0 / np.mean(1.0 / truth))
-        self._constant.append(_errors(constant, truth, coverage))
+        self._constant.append(errors_of(constant, truth, coverage))
         self._reversed += alignment.scale < 0.0
         return errors
 
@@ -234,14 +237,14 @@ class Evaluation:
         self, prediction_m: NDArray[np.floating[Any]], truth_m: NDArray[np.floating[Any]]
     ) -> DepthMetrics | None:
         """Count one frame; parameters, result and errors are those of :func:`metrics_of`."""
-        pair = _pair(prediction_m, truth_m, *self._limits)
+        pair = counted_pixels(prediction_m, truth_m, *self._limits)
         if pair is None:
             return None
         prediction, truth, coverage = pair
         scale = float(np.median(truth) / np.median(prediction))
-        errors = _errors(prediction, truth, coverage)
+        errors = errors_of(prediction, truth, coverage)
         self._metric.append(errors)
-        self._scaled.append(_errors(prediction * scale, truth, coverage))
+        self._scaled.append(errors_of(prediction * scale, truth, coverage))
         self._scales.append(scale)
         self._constant.add(truth)
         return errors
@@ -308,13 +311,19 @@ class ConstantBaseline:
         )
 
 
-def _pair(
+def counted_pixels(
     prediction_m: NDArray[np.floating[Any]],
     truth_m: NDArray[np.floating[Any]],
     min_m: float,
     max_m: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
-    """Return prediction and truth of the pixels that count, (N,) each, and the coverage."""
+    """Return prediction and truth of the pixels that count, and the coverage.
+
+    Parameters and errors are those of :func:`metrics_of`.
+
+    :returns: (N,) and (N,) metres, and the share of the pixels with truth that they are; None
+        where there are none.
+    """
     with np.errstate(invalid='ignore'):
         usable = np.isfinite(prediction_m) & (prediction_m > 0.0)
     return _matched(prediction_m, truth_m, usable, min_m, max_m)
@@ -356,7 +365,7 @@ def _fitted(values: NDArray[np.float64], inverse_truth: NDArray[np.float64]) -> 
     return Alignment(scale, float(inverse_truth.mean() - scale * values.mean()))
 
 
-def _errors(
+def errors_of(
     prediction: NDArray[np.float64], truth: NDArray[np.float64], coverage: float
 ) -> DepthMetrics:
     """Return the errors of pixels that count; all arrays (N,), positive, metres."""
@@ -368,6 +377,7 @@ def _errors(
         sq_rel=float(np.mean(difference**2 / truth)),
         rmse_m=float(np.sqrt(np.mean(difference**2))),
         rmse_log=float(np.sqrt(np.mean(logarithm**2))),
+        silog=100.0 * float(np.std(logarithm)),
         a1=float(np.mean(ratio < 1.25)),
         a2=float(np.mean(ratio < 1.25**2)),
         a3=float(np.mean(ratio < 1.25**3)),

@@ -19,10 +19,12 @@ LAYERS = (
     {
         'camera', 'cloud', 'depth_colors', 'depth_image', 'evaluation', 'flying_pixels', 'health',
         'image_codec', 'model_folder', 'newest', 'rate_limit', 'recording', 'region_of_interest',
-        'scan', 'temporal_smoothing', 'voxels', 'world',
+        'scan', 'svg', 'temporal_smoothing', 'voxels', 'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'dataset', 'pretraining', 'quantization'},
+    {'judging'},
+    {'finetuning'},
     {'ros'},
     {'demo'},
     {'benchmark'},

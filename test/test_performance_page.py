@@ -17,9 +17,9 @@ from depth_node.benchmark.performance_page import PAGE
 from depth_node.benchmark.performance_page import STAGES_PLOT
 from depth_node.benchmark.performance_page import documents
 from depth_node.benchmark.performance_page import read_results
-from depth_node.benchmark.svg import Point
-from depth_node.benchmark.svg import numbered_points
-from depth_node.benchmark.svg import stacked_bars
+from depth_node.svg import Point
+from depth_node.svg import numbered_points
+from depth_node.svg import stacked_bars
 from depth_node.tools import benchmark
 
 ROOT = Path(__file__).parents[1]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
-from depth_node.benchmark.svg import Point
-from depth_node.benchmark.svg import numbered_points
-from depth_node.benchmark.svg import stacked_bars
 from depth_node.benchmark.targets import SIZE
 from depth_node.networks import registry
 from depth_node.networks.specification import KITTI_EIGEN
+from depth_node.svg import Point
+from depth_node.svg import numbered_points
+from depth_node.svg import stacked_bars
 
 Result = Mapping[str, Any]
 _SHOWN = 'lite-mono:base'

@@ -1,4 +1,4 @@
-"""Two kinds of plots as SVG text: stacked bars and numbered points.
+"""Three kinds of plots as SVG text: stacked bars, numbered points and lines.
 
 Written directly, with no plotting library: the same figures give the same bytes everywhere, so
 that a test can hold the plots in docs/ to the result files.
@@ -114,6 +114,64 @@ def numbered_points(title: str, x_title: str, y_title: str, points: Sequence[Poi
         body.append(f'<circle cx="{right + 32}" cy="{line - 4}" r="4" fill="{color}"/>')
         body.append(_text(right + 42, line, f'{number}  {point.label}'))
     return _document(height, body)
+
+
+def lines(title: str, x_title: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Draw curves over one linear axis; a number that is not finite breaks its curve.
+
+    :param title: above the plot.
+    :param curves: name -> points (x, y) in the order of x.
+    :returns: the SVG document; it says so where there is no point.
+    """
+    known = [point for curve in curves.values() for point in curve if _is_finite(point)]
+    body = [_text(12, 24, title, bold=True)]
+    if not known:
+        return _document(70, [*body, _text(12, 52, 'no figures')])
+    left, right, top, bottom = 70.0, _WIDTH - 20.0, 66.0, 280.0
+    low, high = min(x for x, _ in known), max(x for x, _ in known)
+    high = high if high > low else low + 1.0
+    floor, ceiling = _margins([y for _, y in known])
+    for step in range(6):
+        x, y = low + (high - low) * step / 5, floor + (ceiling - floor) * step / 5
+        across, up = left + (right - left) * step / 5, bottom - (bottom - top) * step / 5
+        body += [_line(across, bottom, across, bottom + 5), _line(left - 5, up, left, up)]
+        body += [_text(across, bottom + 20, f'{x:.4g}', anchor='middle')]
+        body += [_text(left - 8, up + 4, f'{y:.3g}', anchor='end')]
+    body += [_line(left, bottom, right, bottom), _line(left, top, left, bottom)]
+    body.append(_text((left + right) / 2, bottom + 40, x_title, anchor='middle'))
+    for place, (name, curve) in enumerate(curves.items()):
+        color = _PALETTE[place % len(_PALETTE)]
+        path = ''.join(
+            f'{verb}{left + (x - low) / (high - low) * (right - left):.1f} '
+            f'{bottom - (y - floor) / (ceiling - floor) * (bottom - top):.1f}'
+            for verb, (x, y) in _strokes(_thinned(curve))
+        )
+        body.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        across = 12.0 + place % _LEGEND_PER_ROW * (_WIDTH - 24) / _LEGEND_PER_ROW
+        body += [_box(across, 37, 12, 12, color), _text(across + 18, 48, name)]
+    return _document(round(bottom) + 56, body)
+
+
+def _strokes(
+    curve: Sequence[tuple[float, float]],
+) -> list[tuple[str, tuple[float, float]]]:
+    """Return the points of a curve with what leads to them: M lifts the pen, L draws."""
+    strokes, drawing = [], False
+    for point in curve:
+        if _is_finite(point):
+            strokes.append(('L' if drawing else 'M', point))
+        drawing = _is_finite(point)
+    return strokes
+
+
+def _thinned(curve: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Return at most about 800 points, the last one among them."""
+    step = max(1, len(curve) // 800)
+    return curve if step == 1 else [*curve[:-1:step], curve[-1]]
+
+
+def _is_finite(point: tuple[float, float]) -> bool:
+    return math.isfinite(point[0]) and math.isfinite(point[1])
 
 
 def _colors(count: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Models judged by recordings: errors, proxies, intervals, the gate and the report; no torch."""

@@ -1,0 +1,193 @@
+"""Judge models by recorded depth, any number of them side by side.
+
+``python -m depth_node.tools.evaluate MODEL... BAG...`` reads every recording once, lets each model
+turn every image into depth exactly as the node does, and prints the usual errors, with 95 %
+intervals over blocks of time, beside what guesses reach that look at no pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from depth_node.errors import DepthNodeError
+from depth_node.errors import SettingsError
+from depth_node.errors import quoted
+from depth_node.files import write_text_atomically
+from depth_node.judging.bootstrap import BlockSettings
+from depth_node.judging.crops import CROPS
+from depth_node.judging.held_out import held_out_span
+from depth_node.judging.held_out import image_stamps_ns
+from depth_node.judging.judge import Judged
+from depth_node.judging.judge import judge
+from depth_node.judging.models import is_model_folder
+from depth_node.judging.models import opened_models
+from depth_node.judging.scenes import JudgeSettings
+from depth_node.judging.table import text_table
+from depth_node.model_folder import installed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge models.
+
+    :returns: exit status: 0, 1 with a sentence for what was refused, 130 on Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(_evaluated(options))
+    except KeyboardInterrupt:
+        print('evaluate: stopped', file=sys.stderr)
+        return 130
+    except DepthNodeError as error:
+        print(f'evaluate: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _evaluated(options: argparse.Namespace) -> str:
+    """Judge what the options say; return the table.
+
+    :raises DepthNodeError: for what cannot be judged.
+    """
+    _check(options)
+    models, recordings = told_apart(options.paths)
+    settings = JudgeSettings(
+        image=options.image_topic,
+        camera_info=options.camera_info_topic,
+        reference=options.reference,
+        crop=options.crop or '',
+        min_m=options.min_m,
+        max_m=options.max_m,
+        frames=options.frames,
+    )
+    blocks = BlockSettings(block_s=options.block_s, seed=options.seed)
+    wanted = _held_out(recordings, options.image_topic) if options.held_out_only else _all
+    with (
+        opened_models(models, engine=options.engine, precision=options.precision) as opened,
+        tqdm(unit='image', desc='images', leave=False, disable=None) as bar,
+    ):
+
+        def progress(done: int, total: int) -> None:
+            if done <= bar.n:
+                bar.reset()
+            bar.total = total
+            bar.update(done - bar.n)
+
+        judged = judge(opened, recordings, settings, progress, wanted)
+    lines = [text_table(judged.judgements, blocks)]
+    lines += [
+        f'{count} images not compared: {why}' for why, count in sorted(judged.dropped.items())
+    ]
+    if options.held_out_only:
+        lines.append('Held-out time only: the last fifth of each recording.')
+    if options.json is not None:
+        _write(options.json, judged)
+        lines.append(f'wrote {options.json}')
+    return '\n'.join(lines)
+
+
+def told_apart(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Tell models from recordings.
+
+    A model is a folder with a card or the name of an installed model; all else is a recording.
+
+    :raises SettingsError: when one of the two is missing.
+    """
+    names = installed()
+    models = [
+        path for path in paths if is_model_folder(path) or (os.sep not in path and path in names)
+    ]
+    recordings = [Path(path) for path in paths if path not in models]
+    missing = [path for path in recordings if not path.exists()]
+    if missing:
+        raise SettingsError(
+            'evaluate',
+            f'{quoted(str(missing[0]))}, which is no installed model and no file',
+            'models and recordings',
+            f'Installed are: {", ".join(sorted(names)) or "none"}.',
+        )
+    if not models or not recordings:
+        lacking = 'model' if not models else 'recording'
+        raise SettingsError('evaluate', f'no {lacking}', 'one or more models and recordings')
+    return models, recordings
+
+
+def _held_out(recordings: Sequence[Path], image: str | None) -> Callable[[Path, int], bool]:
+    """Return what tells whether an image lies in held-out time."""
+    spans = {path: held_out_span(*image_stamps_ns(path, image)) for path in recordings}
+
+    def wanted(path: Path, stamp_ns: int) -> bool:
+        low, high = spans[path]
+        return low <= stamp_ns < high
+
+    return wanted
+
+
+def _all(path: Path, stamp_ns: int) -> bool:
+    return True
+
+
+def _write(path: Path, judged: Judged) -> None:
+    """Write everything that was measured as JSON."""
+    value: dict[str, Any] = {
+        'frames': judged.frames,
+        'dropped': judged.dropped,
+        'models': [item.to_json() for item in judged.judgements],
+    }
+    try:
+        write_text_atomically(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+    except OSError as error:
+        raise SettingsError(
+            'option --json', f'{path} ({error.strerror})', 'a file that can be written'
+        ) from error
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers out of range."""
+    for name in ('min_m', 'max_m', 'block_s', 'frames'):
+        value = getattr(options, name)
+        if not (math.isfinite(value) and value > 0):
+            raise SettingsError(f'option --{name.replace("_", "-")}', f'{value}', 'more than 0')
+    if options.min_m >= options.max_m:
+        raise SettingsError('option --min-m', f'{options.min_m}', f'less than {options.max_m}')
+    if options.seed < 0:
+        raise SettingsError('option --seed', f'{options.seed}', '0 or more')
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m depth_node.tools.evaluate', description=(__doc__ or '').split('\n')[0]
+    )
+    default, blocks = JudgeSettings(), BlockSettings()
+    add = parser.add_argument
+    add('paths', nargs='+', metavar='MODEL|BAG', help='model folders or names, and recordings')
+    add('--reference', metavar='TOPIC', help='recorded depth, where there are several topics')
+    add('--held-out-only', action='store_true', help='judge the last fifth of the time only')
+    add('--crop', choices=CROPS, help='compare as papers on driving data do')
+    add('--json', type=Path, metavar='OUT', help='write all figures of all images')
+    add('--image-topic', help='image topic, where there are several')
+    add('--camera-info-topic', help='camera_info topic of the images')
+    add('--min-m', type=float, default=default.min_m, help='nearest true depth, metres')
+    add('--max-m', type=float, default=default.max_m, help='farthest true depth, metres')
+    add('--frames', type=int, default=default.frames, help='images per recording at most')
+    add('--block-s', type=float, default=blocks.block_s, help='shortest block of time, seconds')
+    add('--seed', type=int, default=blocks.seed, help='of the intervals')
+    add('--engine', default='', help='engine that runs the models')
+    add('--precision', default='', help='precision of the engine')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())
