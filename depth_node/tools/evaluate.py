@@ -13,13 +13,17 @@ import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from depth_node.dataset.caching import CacheSettings
+from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
@@ -30,11 +34,22 @@ from depth_node.judging.held_out import held_out_span
 from depth_node.judging.held_out import image_stamps_ns
 from depth_node.judging.judge import Judged
 from depth_node.judging.judge import judge
+from depth_node.judging.judge import recording_names
+from depth_node.judging.judgement import Judgement
+from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.models import is_model_folder
 from depth_node.judging.models import opened_models
+from depth_node.judging.projecting import projecting
 from depth_node.judging.scenes import JudgeSettings
+from depth_node.judging.scenes import Progress
 from depth_node.judging.table import text_table
+from depth_node.judging.unreferenced import has_reference
+from depth_node.judging.unreferenced import joined
+from depth_node.judging.unreferenced import judge_recording
 from depth_node.model_folder import installed
+
+_PROXY_SIZE = (384, 512)
+"""Rows and columns at which images are compared with each other where there is no reference."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +99,7 @@ def _evaluated(options: argparse.Namespace) -> str:
             bar.total = total
             bar.update(done - bar.n)
 
-        judged = judge(opened, recordings, settings, progress, wanted)
+        judged = _judged(opened, recordings, settings, progress, wanted)
     lines = [text_table(judged.judgements, blocks)]
     lines += [
         f'{count} images not compared: {why}' for why, count in sorted(judged.dropped.items())
@@ -95,6 +110,38 @@ def _evaluated(options: argparse.Namespace) -> str:
         _write(options.json, judged)
         lines.append(f'wrote {options.json}')
     return '\n'.join(lines)
+
+
+def _judged(
+    models: Sequence[ModelUnderTest],
+    recordings: Sequence[Path],
+    settings: JudgeSettings,
+    progress: Progress,
+    wanted: Callable[[Path, int], bool],
+) -> Judged:
+    """Judge by reference where a recording has one, else by tracks, images and poses."""
+    known = [path for path in recordings if has_reference(path, settings)]
+    found = judge(models, known, settings, progress, wanted, projecting) if known else None
+    parts = [list(found.judgements) if found else []]
+    choice = TopicChoice(image=settings.image, camera_info=settings.camera_info)
+    names = dict(zip(recordings, recording_names(recordings), strict=True))
+    with tempfile.TemporaryDirectory(prefix='depth_node.evaluate.') as folder:
+        for path in recordings:
+            if path not in known:
+                cache = CacheSettings((_PROXY_SIZE,), choice=choice)
+                tells = partial(wanted, path)
+                parts.append(
+                    list(
+                        judge_recording(
+                            models, path, names[path], cache, Path(folder), tells, progress
+                        )
+                    )
+                )
+    by_model: dict[str, list[Judgement]] = {}
+    for item in (item for part in parts for item in part):
+        by_model.setdefault(item.name, []).append(item)
+    joint = tuple(joined(by_model[model.name]) for model in models if model.name in by_model)
+    return Judged(joint, found.frames if found else 0, found.dropped if found else {})
 
 
 def told_apart(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -173,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     default, blocks = JudgeSettings(), BlockSettings()
     add = parser.add_argument
     add('paths', nargs='+', metavar='MODEL|BAG', help='model folders or names, and recordings')
-    add('--reference', metavar='TOPIC', help='recorded depth, where there are several topics')
+    add('--reference', metavar='TOPIC', help="recorded depth; '' for none")
     add('--held-out-only', action='store_true', help='judge the last fifth of the time only')
     add('--crop', choices=CROPS, help='compare as papers on driving data do')
     add('--json', type=Path, metavar='OUT', help='write all figures of all images')
