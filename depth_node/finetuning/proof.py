@@ -13,36 +13,29 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from depth_node import camera
-from depth_node.dataset.tracks import tracked_depth
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.files import sync
 from depth_node.finetuning.preparation import Prepared
-from depth_node.frames import CameraImage
-from depth_node.frames import CameraModel
-from depth_node.frames import DepthFrame
 from depth_node.judging.bootstrap import SMALLEST_BLOCKS
 from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.comparison import Comparison
 from depth_node.judging.comparison import compare
 from depth_node.judging.gate import Verdict
 from depth_node.judging.gate import gate
-from depth_node.judging.judge import JudgeSettings
 from depth_node.judging.judge import judge
 from depth_node.judging.judgement import Judgement
-from depth_node.judging.judgement import Series
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.models import opened_models
-from depth_node.judging.proxies import judge_by_proxies
-from depth_node.recording import open_recording
+from depth_node.judging.scenes import JudgeSettings
+from depth_node.judging.unreferenced import has_reference
+from depth_node.judging.unreferenced import joined
+from depth_node.judging.unreferenced import judge_cache
 
 Progress = Callable[[str, int, int], None]
 """Told what is judged, how many of it are done, and of how many."""
@@ -50,7 +43,6 @@ Progress = Callable[[str, int, int], None]
 _USUAL_BLOCK_S = 1.0
 _SHORTEST_BLOCK_S = 0.1
 _BLOCKS_WANTED = SMALLEST_BLOCKS + 2
-_MOST_TARGETS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +97,12 @@ def proven(
     :raises EngineError: when no engine runs a model.
     """
     with opened_models([str(before), str(after)]) as models:
-        judgements = _by_reference(models, recordings, settings, progress)
-        judgements = _with_proxies(judgements, models, recordings, progress)
-    return _compared(*judgements, _block_s(recordings))
+        found = [
+            _by_reference(models, recordings, settings, progress),
+            *_by_proxies(models, recordings, progress),
+        ]
+    before, after = (joined([item[place] for item in found]) for place in range(2))
+    return _compared(before, after, _block_s(recordings))
 
 
 def publish(folder: Path, best: Path) -> None:
@@ -136,21 +131,6 @@ def publish(folder: Path, best: Path) -> None:
         ) from error
 
 
-def has_reference(path: Path, settings: JudgeSettings) -> bool:
-    """Tell whether a recording has depth images to judge by.
-
-    :raises RecordingError: when it cannot be read.
-    """
-    with open_recording(path, salvage=True) as recording:
-        try:
-            topics = recording.camera_topics(
-                settings.image, settings.camera_info, settings.reference
-            )
-        except RecordingError:
-            return False  # several depth topics, of which none was named
-        return topics.depth is not None
-
-
 def _compared(before: Judgement, after: Judgement, block_s: float) -> Proof:
     comparison = compare(before, after, BlockSettings(block_s=block_s))
     return Proof(before, after, comparison, gate(comparison), block_s)
@@ -161,7 +141,7 @@ def _by_reference(
     recordings: Sequence[Prepared],
     settings: JudgeSettings,
     progress: Progress,
-) -> tuple[Judgement, Judgement]:
+) -> tuple[Judgement, ...]:
     """Judge by recorded depth where there is any."""
     spans = {item.path: _span(item) for item in recordings}
     paths = [path for path in spans if has_reference(path, settings)]
@@ -171,86 +151,36 @@ def _by_reference(
         return low <= stamp_ns <= high
 
     if not paths:
-        bare = [
+        return tuple(
             Judgement(model.name, model.relative, {}, sha256=model.sha256) for model in models
-        ]
-        return bare[0], bare[1]
+        )
     judged = judge(
         models, paths, settings, lambda done, total: progress('images', done, total), wanted
     )
-    return judged.judgements[0], judged.judgements[1]
+    return judged.judgements
 
 
-def _with_proxies(
-    judgements: tuple[Judgement, Judgement],
+def _by_proxies(
     models: Sequence[ModelUnderTest],
     recordings: Sequence[Prepared],
     progress: Progress,
-) -> tuple[Judgement, Judgement]:
-    """Add what needs no reference."""
-    found: list[dict[str, list[Series]]] = [{} for _ in judgements]
+) -> list[tuple[Judgement, ...]]:
+    """Judge by what needs no reference: tracks, images under recorded poses, consistency."""
+    found = []
     for item in recordings:
-        targets = _thinned(item.held_out.targets, _MOST_TARGETS)
-        if not targets:
-            continue
-        predictors = {
-            str(place): _at_network_size(model, item.cache.camera)
-            for place, model in enumerate(models)
-        }
-        by_model = judge_by_proxies(
-            item.name,
-            item.cache,
-            targets,
-            predictors,
-            tracks=lambda index, item=item: tracked_depth(  # type: ignore[misc]
-                item.cache, item.held_out.targets[index]
-            ).depth,
-            progress=lambda done, total: progress('pairs', done, total),
-        )
-        for place in range(len(found)):
-            for measure, series in by_model[str(place)].items():
-                found[place].setdefault(measure, []).append(series)
-    first, second = (
-        replace(
-            judgement,
-            series={
-                **judgement.series,
-                **{measure: _joined(listed) for measure, listed in extra.items()},
-            },
-        )
-        for judgement, extra in zip(judgements, found, strict=True)
-    )
-    return first, second
-
-
-def _at_network_size(
-    model: ModelUnderTest, shown: CameraModel
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return what maps an image at network size to the model's metres."""
-    view = camera.CameraView(shown, None)
-
-    def predict(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        frame = model.process(CameraImage(rgb, 0, ''), view)
-        if not isinstance(frame, DepthFrame):
-            raise DepthNodeError('proxies', 'a model of relative depth', 'one of metres')
-        return frame.depth_m.copy()
-
-    return predict
-
-
-def _joined(listed: Sequence[Series]) -> Series:
-    """Return the same measure of several recordings as one."""
-    names = tuple(dict.fromkeys(name for series in listed for name in series.recordings))
-    places = [
-        np.array([names.index(name) for name in series.recordings], np.int64)[series.recording]
-        for series in listed
-    ]
-    return Series(
-        recordings=names,
-        recording=np.concatenate(places),
-        stamps_ns=np.concatenate([series.stamps_ns for series in listed]),
-        values=np.concatenate([series.values for series in listed]),
-    )
+        try:
+            found.append(
+                judge_cache(
+                    models,
+                    item.cache,
+                    item.split.held_out,
+                    item.name,
+                    progress=lambda done, total: progress('pairs', done, total),
+                )
+            )
+        except RecordingError:
+            continue  # the held-out time has no parallax; the reference may speak for it
+    return found
 
 
 def _span(item: Prepared) -> tuple[int, int]:
@@ -268,10 +198,3 @@ def _block_s(recordings: Sequence[Prepared]) -> float:
     """
     held_s = sum((high - low) * 1e-9 for low, high in map(_span, recordings) if high > low)
     return float(np.clip(held_s / _BLOCKS_WANTED, _SHORTEST_BLOCK_S, _USUAL_BLOCK_S))
-
-
-def _thinned(targets: Mapping[int, tuple[object, ...]], most: int) -> dict[int, tuple]:  # type: ignore[type-arg]
-    """Return at most so many targets, evenly spread."""
-    keys = sorted(targets)
-    at = np.linspace(0, len(keys) - 1, min(most, len(keys))).round().astype(int)
-    return {keys[k]: targets[keys[k]] for k in at}

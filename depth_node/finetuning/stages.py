@@ -46,8 +46,8 @@ from depth_node.finetuning.telling import run_report
 from depth_node.finetuning.trainer import Progress
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
-from depth_node.judging.judge import JudgeSettings
 from depth_node.judging.report import write_report
+from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 
 _VERSION = 1

@@ -12,7 +12,6 @@ from typing import Any
 from depth_node import __version__
 from depth_node.files import sha256_of
 from depth_node.finetuning.proof import Proof
-from depth_node.finetuning.proof import has_reference
 from depth_node.judging.exhibits import evenly_spread
 from depth_node.judging.exhibits import frames_shown
 from depth_node.judging.exhibits import worst_places
@@ -24,6 +23,7 @@ from depth_node.judging.report import ModelRecord
 from depth_node.judging.report import Plot
 from depth_node.judging.report import RunReport
 from depth_node.judging.report import ScaleRow
+from depth_node.judging.unreferenced import has_reference
 from depth_node.model_folder import ModelFolder
 from depth_node.model_folder import read
 

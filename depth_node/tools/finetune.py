@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(verb, options, 'depth_node finetune ' + shlex.join([*([verb] * bool(verb)), *words]))
+        return _run(
+            verb, options, 'depth_node finetune ' + shlex.join([*([verb] * bool(verb)), *words])
+        )
     except KeyboardInterrupt:
         print('finetune: stopped; the same command goes on from here', file=sys.stderr)
         return EXIT_STOPPED
@@ -185,7 +187,9 @@ def _check_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingPackage('torch', 'fine-tuning', 'pip install torch onnx onnxscript') from error
+        raise MissingPackage(
+            'torch', 'fine-tuning', 'pip install torch onnx onnxscript'
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:
