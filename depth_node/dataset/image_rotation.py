@@ -2,13 +2,14 @@
 
 Between two close images the image of a far point moves by B(x, y) w, with w the rotation and
 B = [[x y, -(1 + x^2), y], [1 + y^2, -x y, -x]] for slopes x, y (H. C. Longuet-Higgins and
-K. Prazdny, The interpretation of a moving retinal image, 1980).  Translation moves each point along
-a known line where its direction is known; across that line, only rotation does.
+K. Prazdny, The interpretation of a moving retinal image, 1980).  Translation moves each point
+along a known line where its direction is known; across that line, only rotation does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,17 +76,24 @@ def tracked(before: NDArray[np.uint8], after: NDArray[np.uint8], full_width: int
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, _QUALITY, _SPACING_PX)
     if corners is None or before.shape != after.shape:
         return Tracks(0, nothing, nothing)
-    options = {'winSize': _WINDOW_PX, 'maxLevel': _LEVELS}
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **options)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **options)
+    there, found = _followed(before, after, corners)
+    back, again = _followed(after, before, there)
     error = np.linalg.norm((back - corners).reshape(-1, 2), axis=1)
-    good = (found.ravel() == 1) & (again.ravel() == 1) & (error < _BACK_AND_FORTH_PX)
+    good = found & again & (error < _BACK_AND_FORTH_PX)
     scale = full_width / before.shape[1]
 
     def full_size(points: NDArray[np.float32]) -> Floats:
-        return (points.reshape(-1, 2)[good].astype(np.float64) + 0.5) * scale - 0.5
+        return np.asarray((points.reshape(-1, 2)[good].astype(np.float64) + 0.5) * scale - 0.5)
 
     return Tracks(len(corners), full_size(corners), full_size(there))
+
+
+def _followed(before: Any, after: Any, points: Any) -> tuple[Any, NDArray[np.bool_]]:
+    """Return where points went, and which of them were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points, None, winSize=_WINDOW_PX, maxLevel=_LEVELS
+    )
+    return there, np.asarray(found).ravel() == 1
 
 
 def slopes_of(points_px: Floats, model: CameraModel, lens: Lens | None) -> Floats:
@@ -141,9 +149,10 @@ def _fitted(rows: Floats, flow: Floats) -> Floats | None:
     """Return the robust least-squares solution of rows (N, k, 3) times turn = flow (N, k)."""
     weights = np.ones(len(flow))
     turn = np.zeros(3)
+    plain = rows.reshape(-1, 3)
     for _ in range(_ROUNDS):
-        normal = np.einsum('nij,n,nik->jk', rows, weights, rows)
-        right = np.einsum('nij,n,ni->j', rows, weights, flow)
+        weighted = (rows * weights[:, None, None]).reshape(-1, 3)
+        normal, right = weighted.T @ plain, weighted.T @ flow.reshape(-1)
         try:
             turn = np.linalg.solve(normal, right)
         except np.linalg.LinAlgError:
