@@ -22,7 +22,7 @@ from depth_node.dataset.trajectory import Trajectory
 LARGEST_S = 0.5
 """Delays up to this are looked for, seconds."""
 
-_STEP_S = 0.005
+_STEP_S = 0.01
 _LEAST_SAMPLES = 20
 _LEAST_RATE_RAD_S = 0.03
 _LEAST_KNOWN = 0.6

@@ -2,13 +2,14 @@
 
 Between two close images the image of a far point moves by B(x, y) w, with w the rotation and
 B = [[x y, -(1 + x^2), y], [1 + y^2, -x y, -x]] for slopes x, y (H. C. Longuet-Higgins and
-K. Prazdny, The interpretation of a moving retinal image, 1980).  Translation moves each point along
-a known line where its direction is known; across that line, only rotation does.
+K. Prazdny, The interpretation of a moving retinal image, 1980).  Translation moves each point
+along a known line where its direction is known; across that line, only rotation does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,8 @@ _LEVELS = 3
 _BACK_AND_FORTH_PX = 0.5
 _LEAST_TRACKS = 12
 _ROUNDS = 4
+_NOISE = 0.001  # slope; a ninth of a pixel at a focal length of 110 pixels
+_USUAL_DEPTH_M = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +78,24 @@ def tracked(before: NDArray[np.uint8], after: NDArray[np.uint8], full_width: int
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, _QUALITY, _SPACING_PX)
     if corners is None or before.shape != after.shape:
         return Tracks(0, nothing, nothing)
-    options = {'winSize': _WINDOW_PX, 'maxLevel': _LEVELS}
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **options)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **options)
+    there, found = _followed(before, after, corners)
+    back, again = _followed(after, before, there)
     error = np.linalg.norm((back - corners).reshape(-1, 2), axis=1)
-    good = (found.ravel() == 1) & (again.ravel() == 1) & (error < _BACK_AND_FORTH_PX)
+    good = found & again & (error < _BACK_AND_FORTH_PX)
     scale = full_width / before.shape[1]
 
     def full_size(points: NDArray[np.float32]) -> Floats:
-        return (points.reshape(-1, 2)[good].astype(np.float64) + 0.5) * scale - 0.5
+        return np.asarray((points.reshape(-1, 2)[good].astype(np.float64) + 0.5) * scale - 0.5)
 
     return Tracks(len(corners), full_size(corners), full_size(there))
+
+
+def _followed(before: Any, after: Any, points: Any) -> tuple[Any, NDArray[np.bool_]]:
+    """Return where points went, and which of them were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points, None, winSize=_WINDOW_PX, maxLevel=_LEVELS
+    )
+    return there, np.asarray(found).ravel() == 1
 
 
 def slopes_of(points_px: Floats, model: CameraModel, lens: Lens | None) -> Floats:
@@ -102,9 +112,9 @@ def rotation_between(before: Floats, after: Floats, moved: Floats | None = None)
     """Return the rotation of the camera between two images, from slopes of the same points.
 
     :param before: (N, 2) slopes in the first image, ``after`` in the second.
-    :param moved: (3,) direction in which the camera moved, axes of the first image, any length:
-        then only what is square to the motion that this causes counts, at whatever depth a point
-        is.  None or zero: not known or none.
+    :param moved: (3,) how the camera moved, axes of the first image, metres: then it is what is
+        square to the motion that this causes that counts, at whatever depth a point is.  None or
+        zero: not known or none.
     :returns: (3,) axis times angle of R_before_after, radians, camera axes; None where too few
         points were followed.
     """
@@ -123,27 +133,31 @@ def rotation_between(before: Floats, after: Floats, moved: Floats | None = None)
     )
     flow = second - first
     if moved is not None and np.any(moved):
-        across = _across(x, y, moved)
-        rows = np.einsum('ni,nij->nj', across, rows)[:, None]
-        flow = (across * flow).sum(axis=1)[:, None]
+        axes = _axes(x, y, moved)
+        rows, flow = axes @ rows, (axes @ flow[:, :, None])[:, :, 0]
     return _fitted(rows, flow)
 
 
-def _across(x: Floats, y: Floats, moved: Floats) -> Floats:
-    """Return unit vectors (N, 2) square to the way that translation moves each point."""
+def _axes(x: Floats, y: Floats, moved: Floats) -> Floats:
+    """Return (N, 2, 2) axes to look along at each point: square to its translation, and along.
+
+    The latter is as much shorter as translation is expected to outweigh noise there.
+    """
     along = np.stack([moved[2] * x - moved[0], moved[2] * y - moved[1]], axis=1)
     length = np.linalg.norm(along, axis=1, keepdims=True)
     unit = along / np.maximum(length, 1e-12)
-    return np.stack([-unit[:, 1], unit[:, 0]], axis=1)
+    trusted = 1.0 / (1.0 + (length / (_USUAL_DEPTH_M * _NOISE)) ** 2)
+    return np.stack([np.stack([-unit[:, 1], unit[:, 0]], axis=1), unit * trusted], axis=1)
 
 
 def _fitted(rows: Floats, flow: Floats) -> Floats | None:
     """Return the robust least-squares solution of rows (N, k, 3) times turn = flow (N, k)."""
     weights = np.ones(len(flow))
-    turn = np.zeros(3)
+    turn: NDArray[Any] = np.zeros(3)
+    plain = rows.reshape(-1, 3)
     for _ in range(_ROUNDS):
-        normal = np.einsum('nij,n,nik->jk', rows, weights, rows)
-        right = np.einsum('nij,n,ni->j', rows, weights, flow)
+        weighted = (rows * weights[:, None, None]).reshape(-1, 3)
+        normal, right = weighted.T @ plain, weighted.T @ flow.reshape(-1)
         try:
             turn = np.linalg.solve(normal, right)
         except np.linalg.LinAlgError:

@@ -42,7 +42,8 @@ def read_sqlite(path: Path, damage: Damage) -> Iterator[StoredMessage]:
 
 def _rows(database: sqlite3.Connection, damage: Damage) -> Iterator[StoredMessage]:
     """Yield messages; where a row cannot be read, look for the next one that can."""
-    names = {row[0]: row[1:3] for row in database.execute('SELECT id, name, type FROM topics')}
+    topics = database.execute('SELECT id, name, type FROM topics')
+    names = {number: (name, kind) for number, name, kind in topics}
     last, skip, lost = 0, 0, ''
     while skip <= _LARGEST_SKIP:
         try:
