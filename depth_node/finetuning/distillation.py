@@ -46,11 +46,10 @@ def masked_median(values: Tensor, mask: Tensor) -> Tensor:
     :param mask: (B, H, W); an image without a pixel gives 0.
     """
     counted = mask.flatten(1) > 0
-    count = counted.sum(dim=1)
-    flat = values.flatten(1).masked_fill(~counted, float('inf')).sort(dim=1).values
-    at = torch.stack(((count - 1).clamp_min(0) // 2, count // 2), dim=1)
-    middle = flat.gather(1, at.clamp_max(flat.shape[1] - 1)).mean(dim=1)
-    return torch.where(count > 0, middle, torch.zeros_like(middle))
+    empty = ~counted.any(dim=1, keepdim=True)
+    known = values.flatten(1).masked_fill(~counted, float('nan')).masked_fill(empty, 0.0)
+    # nanmedian is the lower of the two middle values, and takes far less time than sorting
+    return 0.5 * (known.nanmedian(dim=1).values - (-known).nanmedian(dim=1).values)
 
 
 def aligned(values: Tensor, mask: Tensor) -> Tensor:
