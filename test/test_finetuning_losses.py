@@ -116,9 +116,7 @@ def test_the_whole_loss_of_all_scales_is_the_official_one(official: dict[str, Te
             disparities[scale], official[f'in_color_s{scale}']
         )
         losses.append(found[scale] + 1e-3 / 2**scale * smooth)
-        torch.testing.assert_close(
-            losses[-1], official[f'full_loss_{scale}'], rtol=2e-5, atol=0
-        )
+        torch.testing.assert_close(losses[-1], official[f'full_loss_{scale}'], rtol=2e-5, atol=0)
     torch.testing.assert_close(
         torch.stack(losses).mean(), official['full_loss'], rtol=2e-5, atol=0
     )
@@ -137,9 +135,7 @@ def test_losses_of_unknown_scale_and_shift_are_those_of_the_paper(
     torch.testing.assert_close(mse.mean(), official['ssi_mse_image_mean'], rtol=1e-4, atol=0)
     residual = scale[:, None, None] * prediction + shift[:, None, None] - target
     matching = distillation.gradient_matching_by_scale(residual, mask)
-    torch.testing.assert_close(
-        matching, official['grad_match_per_scale_image'], rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(matching, official['grad_match_per_scale_image'], rtol=1e-4, atol=0)
     torch.testing.assert_close(
         matching.mean(dim=1).sum(), official['grad_match_image'], rtol=1e-4, atol=0
     )
@@ -172,7 +168,9 @@ def scene(seed: int, size: tuple[int, int] = (9, 12)) -> tuple[Tensor, Tensor, T
     valid = torch.rand(2, *size, generator=g) > 0.1
     present = torch.tensor([[True, True], [True, False]])
     sources = images[:, 3:].reshape(2, 2, 3, *size)
-    frames = Frames(images[:, :3], sources, present, valid, torch.rand(2, *size, generator=g) > 0.02)
+    frames = Frames(
+        images[:, :3], sources, present, valid, torch.rand(2, *size, generator=g) > 0.02
+    )
     return inverse, *warp.pixel_motion(intrinsics, poses), frames
 
 
@@ -247,5 +245,7 @@ def test_one_beam_in_ten_may_be_wrong() -> None:
     depth = torch.full((1, 10), 2.0)
     depth[0, 3] = 60.0
     inverse = torch.full((1, 1, 4, 10), 0.5)
-    assert float(distillation.sparse_log_depth(inverse, pixels, depth)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation.sparse_log_depth(inverse, pixels, depth)) == pytest.approx(
+        0, abs=1e-6
+    )
     assert float(distillation.sparse_log_depth(inverse, pixels, depth, trimmed=0.0)) > 0.3

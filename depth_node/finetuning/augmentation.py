@@ -51,7 +51,12 @@ class View:
     def camera(self, model: CameraModel) -> CameraModel:
         """Return the intrinsics of the sample; poses become S T S when it is flipped."""
         moved = CameraModel(
-            model.width, model.height, model.fx, model.fy, model.cx - self.left, model.cy - self.top
+            model.width,
+            model.height,
+            model.fx,
+            model.fy,
+            model.cx - self.left,
+            model.cy - self.top,
         )
         seen = scaled(moved, self.zoom, self.zoom, model.width, model.height)
         if not self.flipped:

@@ -13,9 +13,7 @@ from torch import Tensor
 _EPS = 1e-6
 
 
-def least_squares_fit(
-    prediction: Tensor, target: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
+def least_squares_fit(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return s and t, (B,) each, that minimise sum (s d + t - d*)^2 over the pixels that count.
 
     :param prediction: (B, H, W), d.
@@ -61,9 +59,7 @@ def aligned(values: Tensor, mask: Tensor) -> Tensor:
     return apart / spread.clamp_min(_EPS)[:, None, None]
 
 
-def trimmed_mae(
-    prediction: Tensor, target: Tensor, mask: Tensor, kept: float = 0.8
-) -> Tensor:
+def trimmed_mae(prediction: Tensor, target: Tensor, mask: Tensor, kept: float = 0.8) -> Tensor:
     """Return (B,) the sum of the smallest floor(0.8 M) of |d' - d*'| over 2 M, both aligned.
 
     :param kept: share of the residuals that stay; the largest are outliers of the target.
@@ -118,7 +114,7 @@ def distillation_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Tenso
 def sparse_log_depth(
     inverse_depth: Tensor, pixels: Tensor, depth_m: Tensor, trimmed: float = 0.1
 ) -> Tensor:
-    """Return (B,) the mean of |log D - log D*| at pixels of known depth, the largest 10 % left out.
+    """Return (B,) the mean of |log D - log D*| at known depths, the largest 10 % left out.
 
     :param inverse_depth: (B, 1, H, W), 1 / D, 1 / metres.
     :param pixels: (B, K, 2), u and v, pixels; the nearest pixel is compared.

@@ -91,6 +91,11 @@ def guided_parts(
     return parts
 
 
+def unit(images: Tensor, batch: Batch) -> Tensor:
+    """Return uint8 images as numbers in [0, 1] of the type in which the batch has its cameras."""
+    return images.to(batch.intrinsics.dtype) / 255.0
+
+
 def share_of(won: Tensor, valid: Tensor) -> Tensor:
     """Return the mean over the images of the share of valid pixels that were won, a scalar."""
     inside = (won & valid).sum(dim=(1, 2))

@@ -156,7 +156,7 @@ class _Photometric(torch.autograd.Function):
         return sums, counts, won, standing
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, of_sums: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradient, of_turned, of_shift = ctx.saved_tensors
         depth = gradient * of_sums[..., None, None] if ctx.needs_input_grad[0] else None
@@ -302,9 +302,7 @@ class _Block:
         below_mean = mean2.add_(self._mean2_c1)
         per_below = (below_mean * below_var).reciprocal_()
         ssim = (above_mean * above_cov).mul_(per_below)
-        return _Statistics(
-            mean, above_mean, above_cov, below_mean, below_var, per_below, ssim
-        )
+        return _Statistics(mean, above_mean, above_cov, below_mean, below_var, per_below, ssim)
 
     def _error(self, x: Tensor, statistics: _Statistics) -> Tensor:
         """Return pe, (b, N, H, W), of x, (b, N, 3, H, W)."""
@@ -344,6 +342,4 @@ class _Block:
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(
-        images, grid, mode='bilinear', padding_mode='border', align_corners=True
-    )
+    return F.grid_sample(images, grid, mode='bilinear', padding_mode='border', align_corners=True)

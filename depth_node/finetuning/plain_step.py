@@ -15,6 +15,7 @@ from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.objective import StepResult
 from depth_node.finetuning.objective import guided_parts
 from depth_node.finetuning.objective import share_of
+from depth_node.finetuning.objective import unit
 from depth_node.finetuning.objective import weighted
 from depth_node.finetuning.photometric import mean_of
 from depth_node.finetuning.photometric import photometric_error
@@ -55,7 +56,7 @@ class PlainStep:
 
     def __call__(self, batch: Batch) -> StepResult:
         """Return the loss of a batch."""
-        target, view = batch.target.float() / 255.0, batch.target_view.float() / 255.0
+        target, view = unit(batch.target, batch), unit(batch.target_view, batch)
         fx = batch.intrinsics[:, 0]
         outputs = self._network(view)[: self._weights.scales]
         inverse = [self._meaning.inverse_depth(output, fx) for output in outputs]
@@ -64,16 +65,15 @@ class PlainStep:
                 self._meaning.inverse_depth(self._start(target)[0], fx)
         poses, penalty = self._poses(batch)
         size = target.shape[-2:]
-        losses, smooth, won, identity = [], [], None, None
+        losses, smooth, firsts = [], [], []
         for scale, found in enumerate(inverse):
             depth = 1 / F.interpolate(found, size, mode='bilinear', align_corners=False)
             error, fits, still = self._photometric(depth, target, poses, batch)
             losses.append(mean_of(error, batch.valid))
-            if won is None or identity is None:
-                won, identity = fits, mean_of(still, batch.valid)
+            firsts.append((fits, mean_of(still, batch.valid)))
             image = F.interpolate(target, found.shape[-2:], mode='area')
             smooth.append(edge_aware_smoothness(found, image) / 2**scale)
-        assert won is not None and identity is not None
+        won, identity = firsts[0]
         parts = {
             'photometric': torch.stack(losses).mean(),
             'smoothness': torch.stack(smooth).mean(),
@@ -90,13 +90,13 @@ class PlainStep:
         errors, standing = [], []
         for which in range(batch.present.shape[1]):
             there = batch.present[:, which, None, None, None]
-            source = batch.sources[:, which].float() / 255.0
+            source = unit(batch.sources[:, which], batch)
             pixels, ahead = self._projected(depth, poses[:, which], batch.intrinsics)
             grid = _normalised(pixels, depth.shape[-2:])
             seen = F.grid_sample(source, grid, padding_mode='border', align_corners=True)
             inside = ahead & (grid.abs() <= 1).all(dim=-1)[:, None]
             if batch.source_valid is not None:
-                mask = batch.source_valid[:, None].float()
+                mask = batch.source_valid[:, None].to(source.dtype)
                 world = F.grid_sample(mask, grid, padding_mode='border', align_corners=True)
                 inside = inside & (world > 0.999)
             error = photometric_error(seen, target)
@@ -105,9 +105,7 @@ class PlainStep:
         best, won = smallest_error(torch.cat(errors, dim=1), torch.cat(standing, dim=1))
         return best, won & batch.valid, torch.cat(standing, dim=1).min(dim=1).values
 
-    def _projected(
-        self, depth: Tensor, pose: Tensor, intrinsics: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _projected(self, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
         """Return pixels of the source, (B, H, W, 2), and whether they lie before its camera."""
         height, width = depth.shape[-2:]
         k = camera_matrix(intrinsics)

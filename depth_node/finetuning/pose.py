@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from depth_node.finetuning.objective import unit
 from depth_node.finetuning.samples import Batch
 from depth_node.finetuning.warp import mirrored
 from depth_node.networks.pose import inverse_pose_matrix
@@ -89,8 +90,8 @@ class NetworkPoses(Poses):
         """Return the poses and no penalty."""
         if batch.source_views is None:
             raise ValueError('a pose network needs BatchSettings.source_views')
-        source = batch.source_views.float() / 255.0
-        target = (batch.target_view.float() / 255.0)[:, None].expand_as(source)
+        source = unit(batch.source_views, batch)
+        target = unit(batch.target_view, batch)[:, None].expand_as(source)
         later = batch.source_later[:, :, None, None, None]
         earlier = torch.where(later, target, source)
         images = torch.cat((earlier, torch.where(later, source, target)), dim=2)

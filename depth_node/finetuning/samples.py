@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 from typing import Protocol
 
 import numpy as np
@@ -195,7 +196,7 @@ class Samples:
         """
         size = self.settings.size
         mine = range(rank * size // world_size, (rank + 1) * size // world_size)
-        return _collated([self._sample(step * size + at) for at in mine], self.settings)
+        return _collated([self._sample(step * size + at) for at in mine])
 
     def batches(
         self, first: int, last: int, *, workers: int = 1, rank: int = 0, world_size: int = 1
@@ -270,9 +271,7 @@ class Samples:
         }
 
 
-def _chosen(
-    pairs: Sequence[PairLike], count: int, rng: np.random.Generator
-) -> Sequence[PairLike]:
+def _chosen(pairs: Sequence[PairLike], count: int, rng: np.random.Generator) -> Sequence[PairLike]:
     """Draw some pairs of a target; with two, one of each side in time where there is one."""
     if len(pairs) <= count:
         return pairs
@@ -318,20 +317,19 @@ def _points(
     return np.stack((u[at], v[at], known.depth_m[at]), axis=1).astype(np.float32)
 
 
-def _collated(
-    samples: Sequence[Mapping[str, NDArray[np.generic] | None]], settings: BatchSettings
-) -> Batch:
+def _collated(samples: Sequence[Mapping[str, NDArray[Any] | None]]) -> Batch:
     """Stack samples; sources and points are filled up to the longest."""
 
-    def stacked(name: str) -> Tensor | None:
-        values = [sample[name] for sample in samples]
-        if any(value is None for value in values):
-            return None
-        return torch.from_numpy(np.stack(values))
+    def values_of(name: str) -> list[NDArray[Any]]:
+        return [value for sample in samples if (value := sample[name]) is not None]
 
-    def filled(name: str, fill: object) -> Tensor | None:
-        values = [sample[name] for sample in samples]
-        if any(value is None for value in values):
+    def stacked(name: str) -> Any:
+        values = values_of(name)
+        return torch.from_numpy(np.stack(values)) if len(values) == len(samples) else None
+
+    def filled(name: str, fill: object) -> Any:
+        values = values_of(name)
+        if len(values) < len(samples):
             return None
         longest = max(len(value) for value in values)
         made = np.full((len(values), longest, *values[0].shape[1:]), fill, values[0].dtype)
@@ -341,7 +339,7 @@ def _collated(
                 row[len(value) :] = np.eye(4)
         return torch.from_numpy(made)
 
-    def planes(images: Tensor | None) -> Tensor | None:
+    def planes(images: Any) -> Any:
         return None if images is None else images.movedim(-1, -3).contiguous()
 
     counts = torch.tensor([len(sample['pair']) for sample in samples])

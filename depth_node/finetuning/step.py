@@ -20,6 +20,7 @@ from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.objective import StepResult
 from depth_node.finetuning.objective import guided_parts
 from depth_node.finetuning.objective import share_of
+from depth_node.finetuning.objective import unit
 from depth_node.finetuning.objective import weighted
 from depth_node.finetuning.photometric_gradient import Frames
 from depth_node.finetuning.photometric_gradient import photometric_loss
@@ -61,8 +62,8 @@ class FastStep:
     def __call__(self, batch: Batch) -> StepResult:
         """Return the loss of a batch that is on the device of the network."""
         weights = self._weights
-        target, sources = batch.target.float() / 255.0, batch.sources.float() / 255.0
-        outputs = self._inverse_depths(batch.target_view, batch.intrinsics[:, 0])
+        target, sources = unit(batch.target, batch), unit(batch.sources, batch)
+        outputs = self._inverse_depths(unit(batch.target_view, batch), batch.intrinsics[:, 0])
         poses, penalty = self._poses(batch)
         full = [enlarged(inverse, target.shape[-2:]) for inverse in outputs]
         frames = Frames(target, sources, batch.present, batch.valid, batch.source_valid)
@@ -76,14 +77,14 @@ class FastStep:
         if weights.residual and penalty.requires_grad:
             parts['residual'] = penalty
         if weights.geometry and batch.source_views is not None:
-            parts['geometry'] = self._geometry(full[0], poses, batch)
+            parts['geometry'] = self._geometry(full[0], poses, batch.source_views, batch)
         return weighted(parts, weights, found.identity, share_of(found.won, batch.valid))
 
     def warm_up(self, batch: Batch) -> StepResult:
         """Return the photometric loss with the depth of the start model: trains poses alone."""
         if batch.start is None:
             raise ValueError('warming up poses needs the maps of the start model')
-        target, sources = batch.target.float() / 255.0, batch.sources.float() / 255.0
+        target, sources = unit(batch.target, batch), unit(batch.sources, batch)
         poses, penalty = self._poses(batch)
         frames = Frames(target, sources, batch.present, batch.valid, batch.source_valid)
         motion = pixel_motion(batch.intrinsics, poses)
@@ -94,18 +95,17 @@ class FastStep:
         return weighted(parts, self._weights, found.identity, share_of(found.won, batch.valid))
 
     def _inverse_depths(self, images: Tensor, fx: Tensor) -> list[Tensor]:
-        """Return the inverse depths of (B, 3, H, W) uint8 images, full size first."""
-        x = images.to(memory_format=torch.channels_last).float() / 255.0
+        """Return the inverse depths of (B, 3, H, W) images in [0, 1], full size first."""
+        x = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bfloat16):
             outputs = self._network(x)
         used = outputs[: self._weights.scales]
         return [self._meaning.inverse_depth(output, fx) for output in used]
 
-    def _geometry(self, inverse: Tensor, poses: Tensor, batch: Batch) -> Tensor:
-        assert batch.source_views is not None
+    def _geometry(self, inverse: Tensor, poses: Tensor, views: Tensor, batch: Batch) -> Tensor:
         count = batch.present.shape[1]
         fx = batch.intrinsics[:, :1].expand(-1, count).flatten()
-        found = self._inverse_depths(batch.source_views.flatten(0, 1), fx)[0]
+        found = self._inverse_depths(unit(views, batch).flatten(0, 1), fx)[0]
         found = found.reshape(*batch.present.shape, *inverse.shape[-2:])
         return geometry_consistency(
             inverse, found, batch.intrinsics, poses, batch.valid, batch.present
