@@ -342,7 +342,7 @@ def _collated(samples: Sequence[Mapping[str, NDArray[Any] | None]]) -> Batch:
     def planes(images: Any) -> Any:
         return None if images is None else images.movedim(-1, -3).contiguous()
 
-    counts = torch.tensor([len(sample['pair']) for sample in samples])
+    counts = torch.tensor([len(value) for value in values_of('pair')])
     valid, points = stacked('valid'), filled('points', np.nan)
     starts, teachers = stacked('start'), stacked('teacher')
     return Batch(
