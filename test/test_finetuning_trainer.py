@@ -15,12 +15,14 @@ import torch
 from rendered_footage import footage
 from rendered_footage import rendered
 
+from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
 from depth_node.finetuning import trainer
 from depth_node.finetuning.depth_output import DepthMeaning
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.pose import BoundedResidual
 from depth_node.finetuning.pose import NetworkPoses
+from depth_node.finetuning.pose import RecordedPoses
 from depth_node.finetuning.samples import BatchSettings
 from depth_node.finetuning.samples import Samples
 from depth_node.finetuning.schedule import Schedule
@@ -210,6 +212,21 @@ def test_a_pose_network_warms_up_while_the_depth_is_frozen(tmp_path: Path) -> No
     assert not torch.equal(seen[4], first)
     after = poses.state_dict().values()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_pairs_without_poses_need_a_pose_network(tmp_path: Path) -> None:
+    item = footage(rendered(), start=True)
+    for pairs in item.targets.values():
+        for one in pairs:
+            one.T_source_target = one.T_source_target * math.nan
+    taken = Samples([item], BatchSettings(size=2))
+    settings = trainer.TrainingSettings()
+    for poses, expected in (
+        (RecordedPoses(), 'Record odometry'),
+        (NetworkPoses(PoseCnn()), 'source_views'),
+    ):
+        with pytest.raises(DepthNodeError, match=expected):
+            trainer.fine_tuned(network_of(), MEANING, taken, poses, tmp_path, settings)
 
 
 def test_norms_and_biases_do_not_decay_and_the_encoder_learns_more_slowly() -> None:

@@ -189,6 +189,21 @@ class Samples:
         """Return the number of pairs over all recordings."""
         return len(self._pair_number)
 
+    @property
+    def posed(self) -> bool:
+        """Tell whether every pair has a recorded pose."""
+        return all(
+            np.isfinite(pair.T_source_target).all()
+            for item in self._footage
+            for pairs in item.targets.values()
+            for pair in pairs
+        )
+
+    @property
+    def started(self) -> bool:
+        """Tell whether every recording has the maps of the start model."""
+        return all(item.start is not None for item in self._footage)
+
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Return the part of batch ``step`` that belongs to one of several processes.
 

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch import nn
 
 from depth_node.errors import ModelError
+from depth_node.errors import RecordingError
+from depth_node.errors import SettingsError
 from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.finetuning.depth_output import DepthMeaning
@@ -43,6 +45,9 @@ from depth_node.networks.depth_network import DepthNetwork
 CHECKPOINT_NAME = 'last.pt'
 STRIKES = 3
 
+_PARTS = (
+    'photometric', 'smoothness', 'anchor', 'teacher', 'sparse', 'geometry', 'residual',
+)  # fmt: skip
 _MEMORY = 0.9
 """Of the running mean of the time of a step."""
 
@@ -153,6 +158,7 @@ class Trainer:
         self._samples, self._settings, self._folder = samples, settings, folder
         self._progress, self._judge = progress, judge
         self._rank, self._world = rank_and_size()
+        _check(samples, poses, self._world)
         size = (samples.height, samples.width)
         self._precision = chosen_precision(network, settings.precision, size)
         self._step = FastStep(network, meaning, poses, settings.weights, self._precision)
@@ -222,7 +228,7 @@ class Trainer:
         result = (self._step.warm_up if warming else self._step)(batch)
         result.loss.backward()
         grads = [item.grad for item in self._parameters if item.grad is not None]
-        figures = _figures(result)
+        figures = _figures(result, self._settings.weights)
         average_([*grads, *figures.values()])
         norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.schedule.clip)
         if not (math.isfinite(float(norm)) and math.isfinite(float(figures['loss']))):
@@ -380,8 +386,36 @@ def fine_tuned(
     return Trainer(network, meaning, samples, poses, folder, settings, progress, judge).run()
 
 
-def _figures(result: StepResult) -> dict[str, Tensor]:
-    """Return what a step found as tensors of one element, so that processes can average it."""
+def _check(samples: Samples, poses: Poses, processes: int) -> None:
+    """Refuse what would end in losses that are no numbers, or differ between processes."""
+    if isinstance(poses, NetworkPoses):
+        if not (samples.started and samples.settings.source_views):
+            raise SettingsError(
+                'fine-tuning with a pose network',
+                'samples without the depth of the start model, or without views of the sources',
+                'both',
+                'Give Footage.start and BatchSettings.source_views.',
+            )
+    elif not samples.posed:
+        raise RecordingError(
+            'fine-tuning', 'pairs of frames without poses', 'poses of all',
+            'Record odometry or TF, or train with a pose network.',
+        )  # fmt: skip
+    if samples.settings.size % processes:
+        raise SettingsError(
+            'batch size',
+            f'{samples.settings.size} samples for {processes} processes',
+            'a multiple of the number of processes',
+        )
+
+
+def _figures(result: StepResult, weights: LossWeights) -> dict[str, Tensor]:
+    """Return what a step found as tensors of one element, which processes can average.
+
+    Every process must name the same ones, whatever its part of the batch holds.
+    """
     found = {'loss': result.loss.detach(), 'identity': result.identity, 'won': result.won}
-    found.update(result.parts)
+    for name in _PARTS:
+        if getattr(weights, name):
+            found[name] = result.parts.get(name, torch.zeros_like(result.identity))
     return {name: value.detach().clone().float() for name, value in found.items()}
