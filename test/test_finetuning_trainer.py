@@ -31,6 +31,7 @@ from depth_node.finetuning.schedule import steps_for
 from depth_node.networks import registry
 from depth_node.networks.conformance import fill
 from depth_node.networks.depth_network import DepthNetwork
+from depth_node.networks.initialization import WithoutDrawing
 from depth_node.networks.pose import PoseCnn
 from depth_node.networks.specification import Identity
 
@@ -229,8 +230,10 @@ def test_pairs_without_poses_need_a_pose_network(tmp_path: Path) -> None:
             trainer.fine_tuned(network_of(), MEANING, taken, poses, tmp_path, settings)
 
 
-def test_norms_and_biases_do_not_decay_and_the_encoder_learns_more_slowly() -> None:
-    network = network_of()
+@pytest.mark.parametrize('name', ['lite-mono', 'monodepth2', 'diffnet', 'sqldepth'])
+def test_norms_and_biases_do_not_decay_and_the_encoder_learns_more_slowly(name: str) -> None:
+    with WithoutDrawing():
+        network = registry.build(name, Identity(next(iter(registry.spec(name).variants))))
     groups = parameter_groups(network, BoundedResidual(3), Schedule())
     rates = {(group['peak'], group['weight_decay']) for group in groups}
     assert rates == {(3e-5, 1e-2), (3e-5, 0.0), (1e-4, 1e-2), (1e-4, 0.0)}

@@ -11,6 +11,9 @@ from depth_node.finetuning.pose import Poses
 from depth_node.networks.depth_network import DepthNetwork
 
 
+_ENCODERS = ('encoder', 'backbone')
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Everything the optimiser needs to know."""
@@ -57,7 +60,7 @@ def parameter_groups(
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in network.named_parameters():
         if value.requires_grad:
-            inside = name.split('.')[0] == 'encoder'
+            inside = name.split('.')[0] in _ENCODERS
             rate = schedule.encoder_rate if inside else schedule.decoder_rate
             decay = schedule.weight_decay if value.ndim > 1 else 0.0
             found.setdefault((rate, decay), []).append(value)
