@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import dataset_samples
 import numpy as np
 import pytest
 import torch
@@ -13,15 +14,20 @@ from rendered_footage import footage
 from rendered_footage import pair
 from rendered_footage import rendered
 
+from depth_node.dataset.pairs import plan_pairs
 from depth_node.errors import RecordingError
 from depth_node.finetuning.augmentation import AugmentationSettings
 from depth_node.finetuning.augmentation import Colors
 from depth_node.finetuning.augmentation import drawn_colors
+from depth_node.finetuning.photometric_gradient import Frames
+from depth_node.finetuning.photometric_gradient import photometric_loss
+from depth_node.finetuning.pose import RecordedPoses
 from depth_node.finetuning.reference_maps import reference_maps
 from depth_node.finetuning.samples import Batch
 from depth_node.finetuning.samples import BatchSettings
 from depth_node.finetuning.samples import Footage
 from depth_node.finetuning.samples import Samples
+from depth_node.finetuning.warp import pixel_motion
 from depth_node.finetuning.warp import sampled
 
 PLAIN = AugmentationSettings(flip=0.0, crop=0.0, color=0.0)
@@ -176,3 +182,28 @@ def test_start_maps_are_predicted_once_and_again_for_another_network(tmp_path: P
     path.write_bytes(path.read_bytes()[:1000])
     reference_maps(cache, [5], predict, path, 'b')
     assert len(calls) == 2
+
+
+def test_true_depth_of_a_cached_recording_explains_its_images() -> None:
+    """Cache, plan and warp agree on cameras, poses and pixels."""
+    cache = dataset_samples.cached(dataset_samples.BENT, dataset_samples.HIDDEN)
+    truth = dataset_samples.true_depth(dataset_samples.BENT)
+    plan = plan_pairs(cache, range(len(cache)), 2.5)
+    maps = {
+        at: np.nan_to_num(1 / truth[int(cache.stamps_ns[at])]).astype(np.float32)
+        for at in plan.targets
+    }
+    ratios = []
+    for factor in (1.0, 1.5):
+        scaled = {at: factor * inverse for at, inverse in maps.items()}
+        taken = Samples([Footage(cache, plan.targets, start=scaled)], BatchSettings(size=6))
+        batch = taken.batch(0)
+        images, sources = batch.target.float() / 255, batch.sources.float() / 255
+        frames = Frames(images, sources, batch.present, batch.valid, batch.source_valid)
+        poses, _ = RecordedPoses()(batch)
+        found = photometric_loss(
+            batch.start.movedim(1, 0), *pixel_motion(batch.intrinsics, poses), frames
+        )
+        ratios.append(float(found.per_scale / found.identity))
+    assert ratios[0] < 0.45
+    assert ratios[1] > 1.2 * ratios[0]

@@ -26,6 +26,7 @@ from depth_node.finetuning.pose import RecordedPoses
 from depth_node.finetuning.samples import BatchSettings
 from depth_node.finetuning.samples import Samples
 from depth_node.finetuning.schedule import Schedule
+from depth_node.finetuning.schedule import in_encoder
 from depth_node.finetuning.schedule import parameter_groups
 from depth_node.finetuning.schedule import steps_for
 from depth_node.networks import registry
@@ -105,6 +106,20 @@ def test_frozen_statistics_stay_and_everything_else_learns(tmp_path: Path) -> No
     assert not changed & normal
     assert any(k.startswith('encoder.') for k in changed)
     assert any(k.startswith('decoder.') for k in changed)
+
+
+def test_what_was_frozen_before_stays_frozen(tmp_path: Path) -> None:
+    started = training(tmp_path, steps=2, workers=0)
+    network = network_of()
+    for name, value in network.named_parameters():
+        value.requires_grad_(not in_encoder(name))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    made = trainer.fine_tuned(
+        network, MEANING, started._samples, RecordedPoses(), tmp_path, started._settings
+    ).network
+    changed = {k for k, v in made.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert not any(map(in_encoder, changed))
 
 
 def test_the_loss_falls_on_footage_whose_depth_was_squeezed(tmp_path: Path) -> None:

@@ -323,4 +323,3 @@ def _counts(item: Prepared) -> dict[str, Any]:
         'typical_m': item.typical_m,
         'dropped': {**item.cache.dropped, **item.plan.dropped},
     }
-

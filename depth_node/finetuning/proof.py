@@ -171,9 +171,7 @@ def _by_reference(
         return low <= stamp_ns <= high
 
     if not paths:
-        bare = [
-            Judgement(model.name, model.relative, {}, sha256=model.sha256) for model in models
-        ]
+        bare = [Judgement(model.name, model.relative, {}, sha256=model.sha256) for model in models]
         return bare[0], bare[1]
     judged = judge(
         models, paths, settings, lambda done, total: progress('images', done, total), wanted
@@ -202,9 +200,11 @@ def _with_proxies(
             item.cache,
             targets,
             predictors,
-            tracks=lambda index, item=item: tracked_depth(  # type: ignore[misc]
-                item.cache, item.held_out.targets[index]
-            ).depth,
+            tracks=lambda index, item=item: (
+                tracked_depth(  # type: ignore[misc]
+                    item.cache, item.held_out.targets[index]
+                ).depth
+            ),
             progress=lambda done, total: progress('pairs', done, total),
         )
         for place in range(len(found)):

@@ -10,7 +10,6 @@ from torch import nn
 from depth_node.finetuning.pose import Poses
 from depth_node.networks.depth_network import DepthNetwork
 
-
 _ENCODERS = ('encoder', 'backbone')
 
 
@@ -48,6 +47,11 @@ class Schedule:
         return ramp * (self.last_rate + (1 - self.last_rate) * bend)
 
 
+def in_encoder(name: str) -> bool:
+    """Tell whether a parameter of a network, by its name, belongs to the encoder."""
+    return name.split('.')[0] in _ENCODERS
+
+
 def steps_for(targets: int, batch: int, epochs: float = 8.0) -> int:
     """Return the number of steps for so many targets: eight rounds, 500 to 8000."""
     return int(min(8000, max(500, math.ceil(epochs * targets / batch))))
@@ -60,7 +64,7 @@ def parameter_groups(
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in network.named_parameters():
         if value.requires_grad:
-            inside = name.split('.')[0] in _ENCODERS
+            inside = in_encoder(name)
             rate = schedule.encoder_rate if inside else schedule.decoder_rate
             decay = schedule.weight_decay if value.ndim > 1 else 0.0
             found.setdefault((rate, decay), []).append(value)

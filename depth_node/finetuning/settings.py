@@ -65,7 +65,9 @@ class FineTuneSettings:
             ('--device', self.device, ('auto', 'cpu', 'cuda')),
         ):
             if value not in allowed:
-                raise SettingsError(f'option {name}', quoted(value), 'one of ' + ', '.join(allowed))
+                raise SettingsError(
+                    f'option {name}', quoted(value), 'one of ' + ', '.join(allowed)
+                )
         for name, value, low in (
             ('--steps', self.steps, 0),
             ('--batch', self.batch, 1),

@@ -132,9 +132,10 @@ def trainable(network: DepthNetwork) -> DepthNetwork:
     """Put a network into the mode in which it is fine-tuned, and return it.
 
     Evaluation mode, so that no path is dropped and batch normalisation keeps its statistics; and
-    its factors are frozen: a batch of eight says less of them than the training did.
+    its factors are frozen: a batch of eight says less of them than the training did.  What the
+    caller has frozen besides stays frozen.
     """
-    network.eval().requires_grad_(True)
+    network.eval()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.requires_grad_(False)
