@@ -32,8 +32,8 @@ LAYERS = (
 )  # fmt: skip
 ROS = re.compile(r'^(rclpy|.*_msgs|launch|launch_ros|builtin_interfaces)(\.|$)')
 TORCH = (
-    'networks', 'engines/torch_engine.py', 'engines/cuda_engine.py', 'engines/gpu_', 'pretraining',
-    'tools/pretrain.py', 'benchmark',
+    'networks', 'engines/torch_engine.py', 'engines/cuda_engine.py', 'engines/gpu_', 'finetuning',
+    'pretraining', 'tools/pretrain.py', 'benchmark',
 )  # fmt: skip
 OPTIONAL = {
     'torch': TORCH,
@@ -103,7 +103,8 @@ def test_every_module_imports_with_the_packages_of_the_node_alone() -> None:
         'import depth_node\n'
         "for item in pkgutil.walk_packages(depth_node.__path__, 'depth_node.'):\n"
         '    if not item.name.startswith(('
-        "'depth_node.networks', 'depth_node.pretraining', 'depth_node.engines.torch_engine',"
+        "'depth_node.networks', 'depth_node.pretraining', 'depth_node.finetuning',"
+        "'depth_node.engines.torch_engine',"
         "'depth_node.engines.gpu_',"
         " 'depth_node.tools', 'depth_node.demo', 'depth_node.benchmark')):\n"
         '        importlib.import_module(item.name)\n'

@@ -21,7 +21,7 @@ from typing import Any
 
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.audit import audit_from_json
-from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.auditing import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache

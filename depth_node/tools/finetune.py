@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m depth_node.tools.finetune [' + '|'.join(STAGES) + ']',
         description=(__doc__ or '').split('\n')[0],
-        epilog='exit status: 0 improved, 2 unusable data, 3 not improved (the start model is kept)',
+        epilog='exit status: 0 improved, 2 unusable data, 3 not improved (start model kept)',
     )
     add = parser.add_argument
     add('recordings', nargs='+', type=Path, metavar='BAG', help='recordings of one camera')

@@ -1,0 +1,1 @@
+"""Self-supervised fine-tuning of a trained network on recordings (torch)."""

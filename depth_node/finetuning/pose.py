@@ -1,0 +1,138 @@
+"""Where the poses of the warp come from: the recording, a bounded residual on it, or a network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from depth_node.finetuning.objective import unit
+from depth_node.finetuning.samples import Batch
+from depth_node.finetuning.warp import mirrored
+from depth_node.networks.pose import inverse_pose_matrix
+from depth_node.networks.pose import pose_matrix
+from depth_node.networks.pose import rotation_matrix
+
+LARGEST_SHIFT = 0.1
+"""Of the residual, as a share of the recorded translation."""
+LARGEST_TURN_RAD = math.radians(5.0)
+"""Of the residual."""
+_EPS = 1e-12
+_TURN_EPS = 1e-8
+
+
+class Poses(nn.Module):
+    """Gives the poses of a batch as it shows the world, and what their parameters cost."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return T_source_target, (B, N, 4, 4), metres, and the penalty, a scalar."""
+        raise NotImplementedError
+
+
+class RecordedPoses(Poses):
+    """The poses as they were recorded; a flip mirrors them."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the recorded poses and no penalty."""
+        poses = mirrored(batch.T_source_target, batch.flipped)
+        return poses, poses.new_zeros(())
+
+
+class BoundedResidual(Poses):
+    """Recorded poses with a small correction of every pair that is learned.
+
+        R' = exp(r) R,   t' = t + s,   |s| <= 0.1 |t|,   |r| <= 5 degrees
+
+    Both are a free vector v whose length goes through tanh; the penalty is the mean of
+    |s|^2 / (0.1 |t|)^2 + |r|^2 / (5 degrees)^2.  The bound keeps the metres of the recording.
+
+    :param pairs: number of pairs; see :meth:`.samples.Samples.pairs`.
+    """
+
+    def __init__(self, pairs: int) -> None:
+        super().__init__()
+        self.free = nn.Parameter(torch.zeros(pairs, 6))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the corrected poses and the penalty."""
+        free = self.free[batch.pair]  # (B, N, 6)
+        shift, turn = _within_one(free[..., :3]), _within_one(free[..., 3:])
+        recorded = batch.T_source_target
+        length = recorded[..., :3, 3].norm(dim=-1, keepdim=True)
+        # the tiny offset keeps the derivative of the angle finite where nothing is learned yet
+        turned = rotation_matrix(LARGEST_TURN_RAD * turn + _TURN_EPS) @ recorded[..., :3, :3]
+        moved = recorded[..., :3, 3] + LARGEST_SHIFT * length * shift
+        top = torch.cat((turned, moved[..., None]), dim=-1)
+        poses = torch.cat((top, recorded[..., 3:, :]), dim=-2)
+        cost = (shift.square().sum(dim=-1) + turn.square().sum(dim=-1)) * batch.present
+        return mirrored(poses, batch.flipped), cost.sum(dim=1).div(
+            batch.present.sum(dim=1).clamp_min(1)
+        ).mean()
+
+
+class NetworkPoses(Poses):
+    """Poses that a network sees in the images, where none were recorded.
+
+    The unit of the translations is that of the depth it was trained with.
+
+    :param network: one of networks.pose; takes the earlier image first.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer('scale', torch.ones(()))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the poses and no penalty."""
+        if batch.source_views is None:
+            raise ValueError('a pose network needs BatchSettings.source_views')
+        source = unit(batch.source_views, batch)
+        target = unit(batch.target_view, batch)[:, None].expand_as(source)
+        later = batch.source_later[:, :, None, None, None]
+        earlier = torch.where(later, target, source)
+        images = torch.cat((earlier, torch.where(later, source, target)), dim=2)
+        turn, shift = self.network(images.flatten(0, 1))
+        turn = turn[:, 0].reshape(*batch.present.shape, 3)
+        shift = self.scale * shift[:, 0].reshape(*batch.present.shape, 3)
+        # forward in time: the network's motion itself; backward: its inverse
+        forward, backward = pose_matrix(turn, shift), inverse_pose_matrix(turn, shift)
+        poses = torch.where(batch.source_later[:, :, None, None], forward, backward)
+        return poses, poses.new_zeros(())
+
+
+@dataclass(frozen=True)
+class ScaleFit:
+    """A factor between lengths that were estimated and the true ones."""
+
+    scale: float
+    """True length per estimated length: the median."""
+    spread: float
+    """Median absolute deviation from it, as a share of it."""
+    count: int
+    """Lengths that were compared."""
+
+
+def closed_form_scale(estimated: Tensor, true_m: Tensor, shortest_m: float = 0.05) -> ScaleFit:
+    """Return the median of true_m / estimated over motions that are long enough.
+
+    :param estimated: (P,) lengths in the unit of a network.
+    :param true_m: (P,) metres; NaN is unknown.
+    :param shortest_m: shorter motions say nothing.
+    """
+    usable = torch.isfinite(true_m) & (true_m >= shortest_m) & (estimated > 0)
+    ratio = true_m[usable].double() / estimated[usable].double()
+    if not len(ratio):
+        return ScaleFit(math.nan, math.nan, 0)
+    scale = ratio.quantile(0.5)
+    spread = (ratio - scale).abs().quantile(0.5) / scale
+    return ScaleFit(float(scale), float(spread), len(ratio))
+
+
+def _within_one(free: Tensor) -> Tensor:
+    """Return vectors in the same directions with lengths tanh |v|."""
+    length = (free.square().sum(dim=-1, keepdim=True) + _EPS).sqrt()
+    return free * (torch.tanh(length) / length)
