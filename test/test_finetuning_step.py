@@ -144,3 +144,17 @@ def test_half_precision_is_taken_only_where_it_is_right(monkeypatch: pytest.Monk
         fast.chosen_precision(network, 'bfloat16', (64, 96))
     monkeypatch.setattr(fast, 'bfloat16_agreement', lambda *_: 0.999)
     assert fast.chosen_precision(network, 'bfloat16', (64, 96)) == 'bfloat16'
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('precision', ['float32', 'auto'])
+def test_a_gpu_finds_the_same_loss(precision: str) -> None:
+    network, batch = network_of('lite-mono', 'tiny'), samples().batch(0)
+    there = fast.FastStep(network, MEANING, RecordedPoses(), LossWeights(sparse=0.2))(batch)
+    network.to('cuda')
+    chosen = fast.chosen_precision(network, precision, (64, 96))
+    step = fast.FastStep(network, MEANING, RecordedPoses(), LossWeights(sparse=0.2), chosen)
+    made = step(batch.to('cuda'))
+    made.loss.backward()
+    assert float(made.loss) == pytest.approx(float(there.loss), rel=0.03)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)

@@ -171,8 +171,9 @@ def _slices(batch: int, block: int) -> Iterator[slice]:
     return (slice(at, min(at + block, batch)) for at in range(0, batch, block))
 
 
-def _of_pose(of_q: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+def _of_pose(parts_of_q: tuple[Tensor, ...], d: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of A, (b, N, 3, 3), and k, (b, N, 3), of those of A [u, v, 1] + d k."""
+    of_q = torch.stack(parts_of_q, dim=2)
     height, width = d.shape[-2:]
     u = torch.arange(width, dtype=d.dtype, device=d.device)
     v = torch.arange(height, dtype=d.dtype, device=d.device)
@@ -265,8 +266,8 @@ class _Block:
             statistics=statistics,
         )
 
-    def gradient(self, d: Tensor, found: _Found) -> tuple[Tensor, Tensor]:
-        """Return the gradient of the total by d, (b, H, W), and by q, (b, N, 3, H, W)."""
+    def gradient(self, d: Tensor, found: _Found) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the gradient of the total by d, (b, H, W), and by q, three (b, N, H, W)."""
         height, width = d.shape[-2:]
         index = torch.arange(self._sources.shape[1], device=d.device)[None, :, None, None]
         of_error = (found.best_source[:, None] == index).to(d.dtype)
@@ -284,8 +285,10 @@ class _Block:
         of_v = of_grid[..., 1] * found.per_ahead * (2 / (height - 1))
         u, v = found.pixels
         # behind the camera the divisor is a constant, and what is sampled is the border anyway
-        of_q = torch.stack((of_u, of_v, -(of_u * u + of_v * v)), dim=2)
-        return (of_q * self._shift).sum(dim=(1, 2)), of_q
+        of_z = (of_u * u).addcmul_(of_v, v).neg_()
+        k = self._shift
+        of_d = (of_u * k[:, :, 0]).addcmul_(of_v, k[:, :, 1]).addcmul_(of_z, k[:, :, 2])
+        return of_d.sum(dim=1), (of_u, of_v, of_z)
 
     def _compare(self, x: Tensor) -> _Statistics:
         """Return the statistics of SSIM between x, (b, N, 3, H, W), and the target."""
