@@ -9,8 +9,8 @@ import pytest
 
 from depth_node.dataset.audit import audit_from_json
 from depth_node.dataset.audit import describe
-from depth_node.dataset.auditing import audit_recording
-from depth_node.dataset.auditing import camera_trajectory
+from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.audit_recording import camera_trajectory
 from depth_node.dataset.clock_offset import ImageTurns
 from depth_node.dataset.clock_offset import TurnRates
 from depth_node.dataset.clock_offset import offset_of_turns
