@@ -139,6 +139,8 @@ class CameraImage:
     """Time of acquisition, nanoseconds; copied from the message."""
     frame_id: str
     """Optical frame of the camera; copied from the message."""
+    camera: str = ''
+    """Name of the camera among several that one node serves; empty where there is one."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ otherwise: no scale, no limits, and no rule about zero (see RelativeFrame).
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from depth_node.engines import FramePlan
 from depth_node.engines import MadeFrame
 from depth_node.engines import NotFinite
 from depth_node.engines import WholeFrame
-from depth_node.engines import upgrade
+from depth_node.engines.serving import ServingEngine
 from depth_node.errors import ImageRejected
 from depth_node.flying_pixels import FlyingPixels
 from depth_node.frames import CameraImage
@@ -54,7 +55,6 @@ from depth_node.temporal_smoothing import Smoother
 from depth_node.temporal_smoothing import Succession
 
 REASON_VIEW_SIZE = 'image_camera_size'
-REASON_BUILDING = 'engine_building'
 _LARGEST_SHARE_OF_UNKNOWN = 0.5
 """A network output with a larger share of non-finite values is not a picture of anything."""
 
@@ -63,6 +63,8 @@ _LARGEST_SHARE_OF_UNKNOWN = 0.5
 class _Plan:
     """What stays the same for all frames of one camera."""
 
+    model: CameraModel
+    """The camera of its images."""
     fit: camera.Fit
     """Which part of the image goes to which network size."""
     scale_m: float
@@ -71,10 +73,11 @@ class _Plan:
 
 
 class Pipeline:
-    """A model, the engine that runs it, and the buffers of one camera's frames.
+    """A model, the engines that run it, and the buffers of frames.
 
-    Owned by one thread at a time.  The arrays of a returned frame are reused by the next call of
-    :meth:`process`.
+    Each camera, by its name, has a plan of its own, and each input size that is in one of them one
+    open engine, whichever cameras share it.  Owned by one thread at a time.  The arrays of a
+    returned frame are reused by the next call of :meth:`process`.
     """
 
     def __init__(
@@ -92,15 +95,15 @@ class Pipeline:
         self.card: ModelCard = folder.card
         self._folder = folder
         self._model_settings = settings.model
-        self._plans: dict[CameraModel, _Plan] = {}
+        self._cameras = max(1, len(settings.cameras))
+        self._plans: dict[str, _Plan] = {}
         self._relative = folder.card.output.kind == 'relative'
-        self._values = np.empty((0, 0), np.float32)
-        self._smoother = Smoother()
-        self._succession = Succession()
+        self._buffers: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._smoothers: defaultdict[str, Smoother] = defaultdict(Smoother)
+        self._successions: defaultdict[str, Succession] = defaultdict(Succession)
         self._flying = FlyingPixels()
-        self._open_engine(0)
-        if self._upgrade is not None and not self._serves:
-            self._use(self._upgrade.wait(wanted))
+        self._engines: dict[int, ServingEngine] = {}
+        self._engine: Engine = self._serving_of(0).wait(wanted)
 
     @classmethod
     def open(cls, settings: Settings, wanted: Callable[[], bool] = lambda: True) -> Pipeline:
@@ -114,24 +117,33 @@ class Pipeline:
 
     @property
     def engine_info(self) -> EngineInfo:
-        """Return what the engine in use says of itself."""
+        """Return what the engine says of itself that was used last."""
         return self._engine.info
+
+    def engine_info_of(self, camera: str) -> EngineInfo:
+        """Return what the engine says of itself that the images of one camera go to.
+
+        :param camera: its name; of one that has sent nothing yet, the engine used last.
+        """
+        plan = self._plans.get(camera)
+        serving = self._engines.get(plan.fit.size_index) if plan is not None else None
+        return (serving.info if serving is not None else None) or self.engine_info
 
     @property
     def engine_notes(self) -> tuple[str, ...]:
-        """Return why other engines were passed over, and what the engine has to say."""
-        return self._notes + (self._upgrade.notes if self._upgrade is not None else ())
+        """Return why other engines were passed over, and what the engines have to say."""
+        said = (note for engine in self._engines.values() for note in engine.notes)
+        return tuple(dict.fromkeys(said))
 
     @property
     def engine_build(self) -> str:
         """Say how far an engine is that will take over; empty where there is none."""
-        return self._upgrade.poll() if self._upgrade is not None else ''
+        return '; '.join(text for engine in self._engines.values() if (text := engine.build))
 
     def close(self) -> None:
-        """Release the engine and end what is being built; calling it twice is harmless."""
-        if self._upgrade is not None:
-            self._upgrade.close()
-        self._engine.close()
+        """Release the engines and end what is being built; calling it twice is harmless."""
+        for engine in self._engines.values():
+            engine.close()
 
     def process(
         self, image: CameraImage, view: camera.CameraView, settings: Settings
@@ -152,23 +164,25 @@ class Pipeline:
         _check_size(image, model)
         rgb = view.rectifier.apply(image.rgb) if view.rectifier else image.rgb
         clock.stage('rectify')
-        plan = self._plan_of(model)
-        if self._upgrade is not None:
-            self._take_upgrade(self._upgrade, self._frame_plan(view, plan, settings))
+        plan = self._plan_of(image.camera, model)
+        ahead = self._frame_plan(view, plan, settings, image.camera)
+        serving = self._serving_of(plan.fit.size_index)
+        self._engine = serving.for_image(ahead)
         if isinstance(self._engine, WholeFrame):
-            made = self._made_by(self._engine, rgb, view, plan, image, settings)
+            made = self._made_by(self._engine, rgb, ahead, plan, image, settings)
             shown = (plan.fit.camera, made.rgb) if made.rgb is not None else (model, rgb)
             stages_ns = {**clock.stages_ns, **made.stage_ns}
             cloud = _keep_region(made.values, made.cloud, model, plan.fit, settings)
             return self._frame(made.values, *shown, image, stages_ns, cloud, settings.points)
-        small = self._input.fill(rgb, plan.fit)
+        small = serving.input.fill(rgb, plan.fit)
         clock.stage('resize')
-        output = self._engine.infer(self._input.array)
+        output = self._engine.infer(serving.input.array)
         clock.stage('network')
         inverse = self._inverse_depth(output)
         if not self._relative:
             camera_key = (image.frame_id, model)
-            self._smoother.smooth(inverse, small, camera_key, image.stamp_ns, wanted.smoothing)
+            smoother = self._smoothers[image.camera]
+            smoother.smooth(inverse, small, camera_key, image.stamp_ns, wanted.smoothing)
             self._flying.forget(inverse, wanted.edge_step)
         if wanted.full_size:
             values = self._full_size(inverse, plan, model)
@@ -189,17 +203,18 @@ class Pipeline:
         self,
         engine: WholeFrame,
         rgb: NDArray[np.uint8],
-        view: camera.CameraView,
+        ahead: FramePlan,
         plan: _Plan,
         image: CameraImage,
         settings: Settings,
     ) -> MadeFrame:
         """Let the engine make the whole frame of a rectified image."""
         wanted = settings.depth
-        follows = self._succession.follows(view.model, image.frame_id, image.stamp_ns)
+        succession = self._successions[image.camera]
+        follows = succession.follows(ahead.view.model, image.frame_id, image.stamp_ns)
         made = engine.frame(
             rgb,
-            self._frame_plan(view, plan, settings),
+            ahead,
             FrameLimits(
                 *(plan.scale_m * wanted.scale, wanted.min_m, wanted.max_m, wanted.edge_step),
                 smoothing=wanted.smoothing if follows else 0.0,
@@ -208,10 +223,12 @@ class Pipeline:
         self._check_known(made.known_share)
         return made
 
-    def _frame_plan(self, view: camera.CameraView, plan: _Plan, settings: Settings) -> FramePlan:
+    def _frame_plan(
+        self, view: camera.CameraView, plan: _Plan, settings: Settings, name: str
+    ) -> FramePlan:
         """Return what an engine that makes whole frames can prepare for."""
         smooths = settings.depth.smoothing > 0.0 and not self._relative
-        return FramePlan(view, plan.fit, settings.depth.full_size, settings.points, smooths)
+        return FramePlan(view, plan.fit, settings.depth.full_size, settings.points, smooths, name)
 
     def _frame(
         self,
@@ -247,71 +264,41 @@ class Pipeline:
             cloud_settings=cloud_settings,
         )
 
-    def _open_engine(self, size_index: int) -> None:
-        """Load the engine of one input size and make its input buffer."""
-        size = self.card.inputs[size_index]
-        chosen = self._model_settings
-        self._engine: Engine
-        opened = upgrade.open_first(
-            self._folder,
-            size,
-            engine=chosen.engine,
-            precision=chosen.precision,
-            threads=chosen.threads,
-        )
-        self._notes, self._upgrade = opened.notes, opened.upgrade
-        self._serves = False
-        if opened.engine is not None:
-            self._use(opened.engine)
-        self._size_index = size_index
-        card = self.card
-        self._input = camera.NetworkInput(size.height, size.width, card.mean, card.std)
-
-    def _use(self, engine: Engine) -> None:
-        """Infer with an engine of the size in force from now on."""
-        self._engine = engine
-        self._serves = True
-
-    def _take_upgrade(self, coming: upgrade.Upgrade, plan: FramePlan) -> None:
-        """Swap the engine, before an image, for a better one that has become ready.
-
-        :param plan: of the image; the engine that is not ready yet prepares for it.
-        :raises ImageRejected: while the only engine for this size is still being built.
-        :raises EngineError: when that has failed.
-        """
-        coming.expect(plan)
-        engine = coming.take()
-        if engine is not None:
-            self._engine.close()
-            self._use(engine)
-        elif not self._serves:
-            if coming.settled:
-                self._use(coming.wait(lambda: True))
-                return
-            raise ImageRejected(
-                REASON_BUILDING,
-                'image',
-                'one of a camera for which the engine is still being built',
-                'it later',
-                'Name a second engine in model.engine that serves meanwhile.',
-            )
-
-    def _plan_of(self, model: CameraModel) -> _Plan:
-        """Return the plan of a camera; switches the engine when it needs another input size."""
-        plan = self._plans.get(model)
-        if plan is None:
+    def _plan_of(self, name: str, model: CameraModel) -> _Plan:
+        """Return the plan of a camera; an engine that no camera needs any more is closed."""
+        plan = self._plans.get(name)
+        if plan is None or plan.model != model:
             sizes = [(size.height, size.width) for size in self.card.inputs]
             fit = camera.fit(model, sizes, self.card.fit)
             focal = self.card.focal_px
             plan = _Plan(
+                model=model,
                 fit=fit,
                 scale_m=self.card.depth_scale * (fit.camera.fx / focal if focal else 1.0),
             )
-            self._plans = {model: plan}
-        if plan.fit.size_index != self._size_index:
-            self.close()
-            self._open_engine(plan.fit.size_index)
+            self._plans[name] = plan
+            # a camera that has sent nothing yet may need what is open
+            if len(self._plans) >= self._cameras:
+                self._close_unused()
         return plan
+
+    def _close_unused(self) -> None:
+        """Close the engines of the input sizes that are in no plan."""
+        wanted = {plan.fit.size_index for plan in self._plans.values()}
+        unused = [engine for index, engine in self._engines.items() if index not in wanted]
+        self._engines = {i: engine for i, engine in self._engines.items() if i in wanted}
+        for engine in unused:
+            engine.close()
+
+    def _serving_of(self, size_index: int) -> ServingEngine:
+        """Return the engine of an input size, opened when it is needed first."""
+        serving = self._engines.get(size_index)
+        if serving is None:
+            size = self.card.inputs[size_index]
+            serving = ServingEngine(self._folder, size, self._model_settings)
+            # never changed in place: the executor's thread reads it
+            self._engines = {**self._engines, size_index: serving}
+        return serving
 
     def _inverse_depth(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's inverse depth, (h, w), per unit of the network's depth.
@@ -363,9 +350,12 @@ class Pipeline:
 
     def _buffer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Return the buffer of a frame; fresh pages each time would cost more than arithmetic."""
-        if self._values.shape != shape:
-            self._values = float_image(*shape)
-        return self._values
+        buffer = self._buffers.get(shape)
+        if buffer is None:
+            if len(self._buffers) >= self._cameras:
+                self._buffers.pop(next(iter(self._buffers)))
+            buffer = self._buffers[shape] = float_image(*shape)
+        return buffer
 
 
 def _check_size(image: CameraImage, model: CameraModel) -> None:

@@ -8,82 +8,23 @@ whole: :func:`settings_from` raises before anything is applied.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from typing import Any
-from typing import Union
 from typing import cast
 
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
+from depth_node.parameter import Parameter
+from depth_node.parameter import Value
+from depth_node.parameter import checked
+from depth_node.parameter import parameter as _parameter
 from depth_node.setting_texts import intrinsics_px
 from depth_node.setting_texts import roi_shares
 
-Value = Union[bool, int, float, str]
-
 SMALLEST_VOXEL_M = 0.001
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What is known of one parameter besides its value."""
-
-    name: str
-    """Dotted ROS name, e.g. 'points.organized'."""
-    default: Value
-    """Value without any option; its type is the type of the parameter."""
-    description: str
-    """One sentence, with the unit."""
-    low: float | None = None
-    """Smallest allowed value of a number."""
-    high: float | None = None
-    """Largest allowed value of a number."""
-    choices: tuple[str, ...] = ()
-    """Allowed values of a string; empty where any text goes."""
-    several: bool = False
-    """True where choices but the first may be combined with commas, the preferred one first."""
-    structural: bool = False
-    """True where a change needs a cleanup and configure of the lifecycle node."""
-
-    @property
-    def allowed(self) -> str:
-        """Return the choices in words; empty where any text goes."""
-        if not self.choices:
-            return ''
-        alone = f'; several with commas between, but {self.choices[0]} alone'
-        return f'one of {", ".join(self.choices)}{alone if self.several else ""}'
-
-
-def _parameter(
-    default: Value,
-    description: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    several: bool = False,
-    structural: bool = False,
-    compare: bool = True,
-) -> Any:
-    """Make a dataclass field that carries its range and description.
-
-    :param compare: False where a change leaves what is made of the settings as it is.
-    """
-    return field(
-        default=default,
-        compare=compare,
-        metadata={
-            'description': description,
-            'low': low,
-            'high': high,
-            'choices': choices,
-            'several': several,
-            'structural': structural,
-        },
-    )
 
 
 @dataclass(frozen=True)
@@ -342,6 +283,13 @@ class NodeSettings:
 class Settings:
     """All parameters of the node; the attribute names are the first part of the dotted names."""
 
+    cameras: tuple[str, ...] = _parameter(
+        (),
+        'Names of the cameras that share one engine, e.g. [front, left], 16 at most: every topic '
+        'of one has its name before it, as in front/image and front/points, and the newest images '
+        'are taken in turn. Empty: one camera, whose topics have no name before them.',
+        structural=True,
+    )
     input: InputSettings = field(default_factory=InputSettings)
     camera: CameraSettings = field(default_factory=CameraSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -354,16 +302,15 @@ class Settings:
 def parameters() -> tuple[Parameter, ...]:
     """List all parameters in the order of the dataclasses."""
     listed = []
-    for concern in fields(Settings):
-        for item in fields(_concern_class(concern.name)):
-            listed.append(
-                Parameter(
-                    name=f'{concern.name}.{item.name}',
-                    default=cast(Value, item.default),
-                    **item.metadata,
-                )
-            )
-    return tuple(listed)
+    for entry in fields(Settings):
+        if entry.name in _CONCERNS:
+            listed += [(f'{entry.name}.{item.name}', item) for item in _fields_of(entry.name)]
+        else:
+            listed.append((entry.name, entry))
+    return tuple(
+        Parameter(name=name, default=cast(Value, item.default), **item.metadata)
+        for name, item in listed
+    )
 
 
 def settings_from(values: Mapping[str, Value]) -> Settings:
@@ -373,17 +320,22 @@ def settings_from(values: Mapping[str, Value]) -> Settings:
     :raises SettingsError: for an unknown name, a wrong type, a value out of range, NaN, or values
         that contradict each other; the text names the parameter, the value and the range.
     """
-    known = {parameter.name: parameter for parameter in parameters()}
-    grouped: dict[str, dict[str, Value]] = {concern.name: {} for concern in fields(Settings)}
+    known = {item.name: item for item in parameters()}
+    grouped: dict[str, dict[str, Value]] = {concern: {} for concern in _CONCERNS}
+    alone: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise SettingsError(
                 f'parameter {quoted(name)}', quoted(value), 'one of ' + ', '.join(sorted(known))
             )
-        concern_name, _, field_name = name.partition('.')
-        grouped[concern_name][field_name] = _checked(known[name], value)
+        accepted = checked(known[name], value)
+        concern_name, dot, field_name = name.partition('.')
+        if dot:
+            grouped[concern_name][field_name] = accepted
+        else:
+            alone[name] = accepted
     settings = Settings(
-        **{name: _concern_class(name)(**chosen) for name, chosen in grouped.items()}
+        **{name: _CONCERNS[name](**chosen) for name, chosen in grouped.items()}, **alone
     )
     _check_together(settings)
     return settings
@@ -410,6 +362,13 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             'parameter points.voxel_m', quoted(points.voxel_m), f'0, or {SMALLEST_VOXEL_M:g} to 10'
         )
+    if len(settings.cameras) > 1 and settings.scan.frame_id:
+        raise SettingsError(
+            'parameters scan.frame_id and cameras',
+            f'{quoted(settings.scan.frame_id)} and {len(settings.cameras)} cameras',
+            'scan.frame_id empty with several cameras',
+            'Scans of different places cannot be in one frame.',
+        )
     intrinsics_px(settings.camera.intrinsics)
     roi_shares(settings.depth.roi_ratios)
     if 0.0 < settings.camera.horizontal_fov_deg < 5.0:
@@ -425,62 +384,33 @@ def structural_changes(before: Settings, after: Settings) -> tuple[str, ...]:
     """Name the structural parameters whose values differ."""
     old, new = flat(before), flat(after)
     return tuple(
-        parameter.name
-        for parameter in parameters()
-        if parameter.structural and old[parameter.name] != new[parameter.name]
+        item.name for item in parameters() if item.structural and old[item.name] != new[item.name]
     )
 
 
 def flat(settings: Settings) -> dict[str, Value]:
     """Return the dotted names and values of ``settings``."""
-    return {
-        f'{concern}.{name}': value
-        for concern, chosen in dataclasses.asdict(settings).items()
-        for name, value in chosen.items()
-    }
+    values: dict[str, Value] = {}
+    for concern, chosen in dataclasses.asdict(settings).items():
+        if concern in _CONCERNS:
+            values |= {f'{concern}.{name}': value for name, value in chosen.items()}
+        else:
+            values[concern] = chosen
+    return values
 
 
-def _concern_class(name: str) -> Any:
-    """Return the dataclass of one concern of :class:`Settings`."""
-    return {
-        'input': InputSettings,
-        'camera': CameraSettings,
-        'model': ModelSettings,
-        'depth': DepthSettings,
-        'points': PointsSettings,
-        'scan': ScanSettings,
-        'node': NodeSettings,
-    }[name]
+_CONCERNS: dict[str, Any] = {
+    'input': InputSettings,
+    'camera': CameraSettings,
+    'model': ModelSettings,
+    'depth': DepthSettings,
+    'points': PointsSettings,
+    'scan': ScanSettings,
+    'node': NodeSettings,
+}
+"""Dataclass of each field of :class:`Settings` that groups parameters; others are parameters."""
 
 
-def _checked(parameter: Parameter, value: Value) -> Value:
-    """Return ``value`` in the type of the parameter, or refuse it."""
-    who = f'parameter {parameter.name}'
-    wanted = type(parameter.default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not wanted:
-        raise SettingsError(who, f'{quoted(value)} ({type(value).__name__})', wanted.__name__)
-    if isinstance(value, str):
-        if not value and parameter.default:
-            raise SettingsError(who, 'an empty text', 'a value')
-        return _checked_text(who, parameter, value)
-    low = -math.inf if parameter.low is None else parameter.low
-    high = math.inf if parameter.high is None else parameter.high
-    if not low <= value <= high:
-        raise SettingsError(who, quoted(value), f'{low:g} to {high:g}')
-    return value
-
-
-def _checked_text(who: str, parameter: Parameter, value: str) -> str:
-    """Return a text without blanks round its commas, or refuse it."""
-    names = [value]
-    if parameter.several:
-        names = [name.strip() for name in value.split(',')]
-        combined = set(parameter.choices[1:])
-        good = names == [parameter.choices[0]] or set(names) <= combined
-    else:
-        good = not parameter.choices or value in parameter.choices
-    if not good or len(set(names)) < len(names):
-        raise SettingsError(who, quoted(value), parameter.allowed)
-    return ','.join(names)
+def _fields_of(concern: str) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the parameters of one concern of :class:`Settings`."""
+    return fields(_CONCERNS[concern])

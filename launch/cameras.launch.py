@@ -1,9 +1,13 @@
-"""Start one depth node per camera, each in the namespace of its camera.
+"""Start depth for several cameras: a node for each in its namespace, or one process for all.
 
 ``ros2 launch depth_node cameras.launch.py cameras:=front,rear`` reads /front/image and
 /rear/image and publishes /front/points and so on; `ros2 launch -s` lists the arguments.  Each node
 is a process with a model of its own.  On a processor they compete for the cores: give each its
 share with model.threads in params_file.
+
+With ``one_process:=true`` one node, with one engine in memory, serves all cameras in turn under
+the same names of topics.  A processor or GPU that is busy with one camera loses nothing by that;
+one engine alone may not fill a large GPU.
 """
 
 import re
@@ -22,6 +26,7 @@ from launch import LaunchDescription
 OWN_ARGUMENTS = (
     ('cameras', None, 'Namespaces of the cameras with commas between, e.g. front,rear.'),
     ('namespace', '', 'Namespace in which those of the cameras lie, e.g. of the robot.'),
+    ('one_process', 'false', 'One node with one engine for all cameras (true or false).'),
     ('rviz', 'false', 'Start RViz with the view of the first camera (true or false).'),
 )
 # Handed on to depth.launch.py for every camera, which explains the values.
@@ -64,18 +69,22 @@ def nodes(context) -> list:
                 )
             ]
         )
-        for given in arguments_per_camera(chosen)
+        for given in arguments_per_node(chosen)
     ]
 
 
-def arguments_per_camera(chosen: dict) -> list:
-    """Return the arguments of depth.launch.py for each camera."""
+def arguments_per_node(chosen: dict) -> list:
+    """Return the arguments of depth.launch.py for each node."""
     names = camera_names(chosen['cameras'])
     handed_on = {name: chosen[name] for name, _, _ in NODE_ARGUMENTS}
+    if is_true(chosen['one_process']):
+        shared = {name: chosen[name] for name in ('namespace', 'rviz')}
+        return [{**handed_on, **shared, 'cameras': ','.join(names)}]
     return [
         {
             **handed_on,
             'namespace': '/'.join(part for part in (chosen['namespace'], name) if part),
+            'cameras': '',
             'rviz': chosen['rviz'] if name == names[0] else 'false',
         }
         for name in names
@@ -91,3 +100,11 @@ def camera_names(text: str) -> list:
             'commas between, e.g. front,rear'
         )
     return names
+
+
+def is_true(text: str) -> bool:
+    if text.lower() in ('true', '1'):
+        return True
+    if text.lower() in ('false', '0'):
+        return False
+    raise ValueError(f'launch argument one_process: received {text!r}, expected true or false')

@@ -25,6 +25,7 @@ ARGUMENTS = (
     ('engine', '', 'Engine that runs the model; empty: as params_file says.'),
     ('image', 'image', 'Topic of the camera image, without /compressed.'),
     ('camera_info', '', 'Topic of the camera; empty: camera_info beside the image topic.'),
+    ('cameras', '', 'Cameras that share one engine, with commas between; empty: as params_file.'),
     ('rviz', 'false', 'Start RViz with the view of this package (true or false).'),
 )
 RESPAWN_DELAY_S = 2.0
@@ -51,7 +52,7 @@ def nodes(context) -> list:
     started = [PushRosNamespace(chosen['namespace'])] if chosen['namespace'] else []
     started.append(depth_node(chosen))
     if is_true(chosen['rviz']):
-        started.append(rviz())
+        started.append(rviz(prefixes(chosen['cameras'])[0]))
     return started
 
 
@@ -63,14 +64,18 @@ def depth_node(chosen: dict) -> Node:
         name='depth_node',
         output='screen',
         parameters=[file, *overrides(chosen)],
-        remappings=remappings(chosen['image'], chosen['camera_info']),
+        remappings=[
+            pair
+            for prefix in prefixes(chosen['cameras'])
+            for pair in remappings(chosen['image'], chosen['camera_info'], prefix)
+        ],
         ros_arguments=['--log-level', chosen['log_level']],
         respawn=is_true(chosen['use_respawn']),
         respawn_delay=RESPAWN_DELAY_S,
     )
 
 
-def rviz() -> Node:
+def rviz(prefix: str) -> Node:
     return Node(
         package='rviz2',
         executable='rviz2',
@@ -80,7 +85,8 @@ def rviz() -> Node:
         # The file names absolute topics so that it also works by hand; here they follow the
         # namespace.
         remappings=[
-            (f'/{topic}', topic) for topic in ('depth/image_rect', 'depth/relative', 'points')
+            (f'/{topic}', prefix + topic)
+            for topic in ('depth/image_rect', 'depth/relative', 'points')
         ],
     )
 
@@ -94,16 +100,38 @@ def overrides(chosen: dict) -> list:
     }
     given = {name: text for name, text in texts.items() if text}
     given.update({name: is_true(text) for name, text in switches.items() if text})
+    if chosen['cameras']:
+        given['cameras'] = camera_names(chosen['cameras'])
     return [given] if given else []
 
 
-def remappings(image: str, camera_info: str) -> list:
-    """Return the remaps of the inputs; by convention camera_info lies beside the image."""
+def camera_names(text: str) -> list:
+    """Return the names in ``text``; the node judges them."""
+    return [name.strip() for name in text.split(',')]
+
+
+def prefixes(cameras: str) -> list:
+    """Return what stands before the topics of each camera; '' where the node has but one."""
+    return [f'{name}/' for name in camera_names(cameras)] if cameras else ['']
+
+
+def remappings(image: str, camera_info: str, prefix: str = '') -> list:
+    """Return the remaps of the inputs; by convention camera_info lies beside the image.
+
+    With several cameras the topics lie below the name of each, which is its prefix.
+    """
     folder, slash, _ = image.rpartition('/')
+    described = camera_info or f'{folder}{slash}camera_info'
+    for topic in (image, described):
+        if prefix and topic.startswith('/'):
+            raise ValueError(
+                f'launch argument image or camera_info: received {topic!r}, expected with cameras '
+                'a topic below the name of each, without / at the beginning'
+            )
     return [
-        ('image', image),
-        ('image/compressed', f'{image}/compressed'),
-        ('camera_info', camera_info or f'{folder}{slash}camera_info'),
+        (f'{prefix}image', prefix + image),
+        (f'{prefix}image/compressed', f'{prefix}{image}/compressed'),
+        (f'{prefix}camera_info', prefix + described),
     ]
 
 

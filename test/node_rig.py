@@ -96,7 +96,9 @@ class Rig:
                 Parameter(name, value=value) for name, value in parameters.items()
             ],
         )
-        self.log = self.node._remarks._logger = Log()
+        self.log = Log()
+        for channel in self.node._channels:
+            channel.remarks._logger = self.log
         self.peer = rclpy.create_node('peer', context=self.context, namespace=self.namespace)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.peer)
@@ -112,6 +114,11 @@ class Rig:
         self._thread = threading.Thread(target=self._spin_node, daemon=True)
         self._thread.start()
 
+    @property
+    def channel(self):
+        """The one camera, or the first."""
+        return self.node._channels[0]
+
     def listen(self, points=False):
         """Subscribe to image and camera, and to the points; wait until the node knows."""
         self.peer.create_subscription(Image, 'depth/image_rect', self.depth.append, 10)
@@ -119,7 +126,7 @@ class Rig:
         self.peer.create_subscription(CameraInfo, 'depth/camera_info', self.infos.append, 10)
         if points:
             self.peer.create_subscription(PointCloud2, 'points', self.clouds.append, 10)
-        outputs = self.node._outputs
+        outputs = self.channel.outputs
         heard = [outputs._image, outputs._camera_info, *([outputs._points] if points else [])]
         self.wait(lambda: all(publisher.get_subscription_count() for publisher in heard))
         self.wait(lambda: self.images.get_subscription_count())
@@ -132,7 +139,7 @@ class Rig:
     def give_camera(self, **changes):
         self.wait(lambda: self.cameras.get_subscription_count())
         self.cameras.publish(camera_message(**changes))
-        self.wait(lambda: self.node._stream._cameras.known)
+        self.wait(lambda: self.channel.inputs.cameras.known)
         return self
 
     def ready(self):
@@ -166,7 +173,7 @@ class Rig:
             self.wait(lambda: False)
 
     def report(self):
-        return self.node._health.report(0.5)
+        return self.channel.health.report(0.5)
 
     def call(self, kind, service, request):
         if service not in self.clients:

@@ -55,6 +55,9 @@ class ScriptedPipeline:
             raise ModelError('model', "'missing'", 'one of the names scripted')
         return self
 
+    def engine_info_of(self, camera):
+        return self.engine_info
+
     def close(self):
         self.closed += 1
 

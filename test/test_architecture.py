@@ -15,7 +15,10 @@ PACKAGE = ROOT / 'depth_node'
 
 # From the foundation up; a room may import from its own layer and from those before it.
 LAYERS = (
-    {'byte_arrays', 'errors', 'files', 'frames', 'setting_texts', 'settings', 'share'},
+    {
+        'byte_arrays', 'errors', 'files', 'frames', 'parameter', 'setting_texts', 'settings',
+        'share',
+    },
     {
         'camera', 'cloud', 'depth_colors', 'depth_image', 'evaluation', 'flying_pixels', 'health',
         'image_codec', 'model_folder', 'newest', 'rate_limit', 'recording', 'region_of_interest',

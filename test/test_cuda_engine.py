@@ -14,6 +14,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,32 @@ def test_frames_are_those_of_the_pipeline_and_each_is_of_its_own_image(
     del ours
     gc.collect()
     assert not script.pinned, 'memory is unpinned before it is freed'
+
+
+def test_cameras_that_take_turns_are_recorded_once_each(
+    model: ModelFolder, script: Script
+) -> None:
+    names = ('front', 'left')
+    settings = settings_from(
+        {'model.engine': 'cuda', 'model.precision': 'f32', 'cameras': list(names)}
+    )
+    pipeline = Pipeline(model, settings)
+    before = script.captures
+    models = {'front': VGA, 'left': CameraModel(640, 480, 600.0, 600.0, 319.5, 239.5)}
+    depths: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in names}
+    for _ in range(3):
+        for name in names:
+            image = replace(image_of(1), camera=name)
+            frame = pipeline.process(image, camera.CameraView(models[name], None), settings)
+            assert isinstance(frame, DepthFrame)
+            depths[name].append(frame.depth_m.copy())
+    assert script.captures == before + 2
+    for name in names:
+        assert all(np.array_equal(depths[name][0], d, equal_nan=True) for d in depths[name])
+    known = np.isfinite(depths['front'][0]) & np.isfinite(depths['left'][0])
+    ratio = depths['left'][0][known] / depths['front'][0][known]
+    np.testing.assert_allclose(ratio, 1.2, rtol=1e-3)
+    pipeline.close()
 
 
 def test_memory_that_cannot_be_pinned_leaves_the_cloud_to_the_packer(

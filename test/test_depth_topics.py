@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 def pictures_of(it):
     pictures = []
     it.peer.create_subscription(Image, 'depth/color', pictures.append, 10)
-    it.wait(lambda: it.node._outputs._color.get_subscription_count())
+    it.wait(lambda: it.channel.outputs._color.get_subscription_count())
     it.wait(lambda: it.images.get_subscription_count())
     return pictures
 
@@ -59,7 +59,7 @@ def test_a_jpeg_comes_to_those_who_listen_to_it_alone(rig, kind):
     it = rig(kind=kind).give_camera()
     pictures = []
     it.peer.create_subscription(CompressedImage, 'depth/color/compressed', pictures.append, 10)
-    it.wait(lambda: it.node._outputs._jpeg.get_subscription_count())
+    it.wait(lambda: it.channel.outputs._jpeg.get_subscription_count())
     it.wait(lambda: it.images.get_subscription_count())
     stamp_ns = it.send()
     it.wait(lambda: pictures)

@@ -32,7 +32,8 @@ def facts_of(scale: float = 1.0, **changes: object) -> dict[str, str]:
 
     class Changed:
         engine_notes = ()
-        engine_info = ScriptedPipeline().engine_info
+        engine_build = ''
+        engine_info_of = ScriptedPipeline().engine_info_of
         card = replace(ScriptedPipeline().card, **changes)
 
     return diagnostics.pipeline_facts(Changed(), scale)

@@ -291,9 +291,9 @@ def test_the_memory_of_an_image_is_free_before_anything_is_done_about_its_failur
     worker = it.node._stream._worker
     heed = worker._heed
 
-    def look(failure):
+    def look(lane, failure):
         alive.append(buffers[-1]() is not None)
-        heed(failure)
+        heed(lane, failure)
 
     monkeypatch.setattr(worker, '_heed', look)
     gc.disable()

@@ -14,6 +14,7 @@ import yaml
 
 from depth_node.ros import interface
 from depth_node.settings import Settings
+from depth_node.settings import settings_from
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / 'examples'
@@ -42,6 +43,15 @@ def test_the_costmap_marks_from_the_points_and_clears_from_a_scan():
     assert scan['topic'].lstrip('/') in OUTPUTS and scan['data_type'] == 'LaserScan'
     # Without it +Inf, nothing in range, would clear nothing.
     assert scan['inf_is_valid'] is True and scan['clearing'] is True
+
+
+def test_the_parameters_for_several_cameras_are_those_of_the_node():
+    tree = yaml.safe_load((EXAMPLES / 'several_cameras.yaml').read_text())
+    given = tree['/**']['ros__parameters']
+    values = {'cameras': given.pop('cameras')}
+    for concern, chosen in given.items():
+        values |= {f'{concern}.{name}': value for name, value in chosen.items()}
+    assert settings_from(values).cameras == ('front', 'left', 'rear')
 
 
 def test_the_costmap_clears_farther_than_it_marks_and_within_the_depth_of_the_node():

@@ -22,7 +22,7 @@ LAUNCH_FILE = ROOT / 'launch' / 'depth.launch.py'
 DEMO_FILE = ROOT / 'launch' / 'demo.launch.py'
 CAMERAS_FILE = ROOT / 'launch' / 'cameras.launch.py'
 NAV2_NAMES = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
-OWN_NAMES = {'model', 'engine', 'image', 'camera_info', 'rviz'}
+OWN_NAMES = {'model', 'engine', 'image', 'camera_info', 'cameras', 'rviz'}
 
 
 # ---- the parameter file
@@ -37,14 +37,17 @@ def test_the_parameter_file_is_made_from_the_settings():
 
 def test_the_parameter_file_holds_every_default_in_its_type():
     tree = yaml.safe_load(parameter_file.text())['/**']['ros__parameters']
-    values = {
-        f'{concern}.{name}': value
-        for concern, leaf in tree.items()
-        for name, value in leaf.items()
-    }
-    assert values == flat(Settings())
-    for parameter in parameters():
-        assert type(values[parameter.name]) is type(parameter.default)
+    values = {}
+    for concern, leaf in tree.items():
+        if isinstance(leaf, dict):
+            values |= {f'{concern}.{name}': value for name, value in leaf.items()}
+        else:
+            values[concern] = leaf
+    defaults = flat(Settings())
+    assert defaults.pop('cameras') == () and '\n    # cameras: []\n' in parameter_file.text()
+    assert values == defaults
+    for name, default in defaults.items():
+        assert type(values[name]) is type(default)
     assert settings_from(values) == Settings()
 
 
@@ -57,7 +60,8 @@ def test_rclpy_reads_the_parameter_file_in_the_types_of_the_settings():
         'depth_node', context=context, automatically_declare_parameters_from_overrides=True
     )
     try:
-        read = {item.name: node.get_parameter(item.name).value for item in parameters()}
+        given = [item.name for item in parameters() if item.default != ()]
+        read = {name: node.get_parameter(name).value for name in given}
         assert settings_from(read) == Settings()
     finally:
         node.destroy_node()
@@ -262,7 +266,10 @@ def test_a_switch_that_is_neither_true_nor_false_is_refused(launch_functions):
 def test_the_demo_and_the_cameras_know_every_argument_that_they_hand_on(launch_doubles):
     known = defaults_of(runpy.run_path(str(LAUNCH_FILE)))
     # The player stamps with the real time, and the demo plays on the topics of the node.
-    left_out = {DEMO_FILE: {'use_sim_time', 'image', 'camera_info'}, CAMERAS_FILE: set()}
+    left_out = {
+        DEMO_FILE: {'use_sim_time', 'image', 'camera_info', 'cameras'},
+        CAMERAS_FILE: set(),
+    }
     for path, missing in left_out.items():
         own = runpy.run_path(str(path))
         handed_on = {name for name, _, _ in own['NODE_ARGUMENTS']}
@@ -299,12 +306,39 @@ def test_the_player_understands_the_words_of_the_demo(launch_doubles):
 def test_each_camera_has_a_node_in_its_namespace(launch_doubles):
     cameras = runpy.run_path(str(CAMERAS_FILE))
     chosen = {**defaults_of(cameras), 'cameras': 'front, /rear/', 'rviz': 'true', 'model': 'm'}
-    front, rear = cameras['arguments_per_camera'](chosen)
+    front, rear = cameras['arguments_per_node'](chosen)
     assert (front['namespace'], rear['namespace']) == ('front', 'rear')
     assert (front['rviz'], rear['rviz']) == ('true', 'false')
     assert front['model'] == rear['model'] == 'm'
-    (nested,) = cameras['arguments_per_camera']({**chosen, 'cameras': 'a', 'namespace': 'robot'})
+    (nested,) = cameras['arguments_per_node']({**chosen, 'cameras': 'a', 'namespace': 'robot'})
     assert nested['namespace'] == 'robot/a'
+
+
+def test_one_process_for_all_cameras_reads_the_topics_that_one_node_each_would(launch_doubles):
+    cameras = runpy.run_path(str(CAMERAS_FILE))
+    chosen = {**defaults_of(cameras), 'cameras': 'front, rear', 'namespace': 'robot'}
+    (alone,) = cameras['arguments_per_node']({**chosen, 'one_process': 'true', 'engine': 'e'})
+    assert (alone['namespace'], alone['cameras'], alone['engine']) == ('robot', 'front,rear', 'e')
+    with pytest.raises(ValueError, match='one_process'):
+        cameras['arguments_per_node']({**chosen, 'one_process': 'maybe'})
+    node = runpy.run_path(str(LAUNCH_FILE))
+    described = node['depth_node']({**defaults_of(node), **alone, 'image': 'color/image_raw'})
+    assert described['parameters'][-1]['cameras'] == ['front', 'rear']
+    remaps = dict(described['remappings'])
+    assert remaps['rear/image'] == 'rear/color/image_raw'
+    assert remaps['front/camera_info'] == 'front/color/camera_info'
+    assert len(remaps) == 6
+    assert node['rviz']('front/')['remappings'][-1] == ('/points', 'front/points')
+    with pytest.raises(ValueError, match='without / at the beginning'):
+        node['depth_node']({**defaults_of(node), **alone, 'image': '/camera/image'})
+
+
+def test_one_process_is_one_node_in_the_namespace_that_was_given(launched):
+    context, _, actions = launched(
+        CAMERAS_FILE, cameras='front,rear', namespace='robot', one_process='true'
+    )
+    ((_, namespace),) = nodes_below(actions, context)
+    assert namespace == '/robot'
 
 
 @pytest.mark.parametrize('text', ['front,front', 'front,/front', '', 'a,', 'a b', '1a', 'a//b'])

@@ -147,7 +147,7 @@ def test_a_camera_that_changes_counts_from_the_next_image_on(rig):
     it = rig().ready()
     it.send()
     it.cameras.publish(camera_message(k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]))
-    it.wait(lambda: it.node._stream._cameras._fields.k[0] == 60.0)
+    it.wait(lambda: it.channel.inputs.cameras._fields.k[0] == 60.0)
     it.send()
     it.wait(lambda: len(it.infos) == 2)
     assert [info.k[0] for info in it.infos] == [50.0, 60.0]
@@ -247,14 +247,14 @@ def test_a_malformed_image_does_not_push_out_a_good_one_that_waits(rig):
 
 def test_reliable_delivery_is_asked_for_where_every_publisher_offers_it(rig):
     it = rig().ready()
-    it.wait(lambda: it.node._stream._images.reliable)
+    it.wait(lambda: it.channel.inputs.images.reliable)
     poor = it.peer.create_publisher(Image, 'image', qos_profile_sensor_data)
-    it.wait(lambda: not it.node._stream._images.reliable)
+    it.wait(lambda: not it.channel.inputs.images.reliable)
     it.wait(lambda: poor.get_subscription_count())
     it.send_message(image_message(6 * 10**9), poor)
     it.wait(lambda: it.depth)
     it.peer.destroy_publisher(poor)
-    it.wait(lambda: it.node._stream._images.reliable)
+    it.wait(lambda: it.channel.inputs.images.reliable)
 
 
 def test_a_latched_camera_info_is_seen(rig):
@@ -263,7 +263,7 @@ def test_a_latched_camera_info_is_seen(rig):
     it.pump(0.2)
     assert it.transition(1)
     assert it.transition(3)
-    it.wait(lambda: it.node._stream._cameras.known)
+    it.wait(lambda: it.channel.inputs.cameras.known)
 
 
 def test_a_best_effort_camera_info_is_seen(rig):

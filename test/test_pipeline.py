@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,11 @@ def opened(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(selection, 'open_engine', open_engine)
 
-    def opener(**changes: object) -> tuple[Pipeline, list[ToldEngine]]:
-        return Pipeline(ModelFolder(Path('told'), card(**changes)), settings_from({})), engines
+    def opener(
+        cameras: tuple[str, ...] = (), **changes: object
+    ) -> tuple[Pipeline, list[ToldEngine]]:
+        settings = settings_from({'cameras': cameras})
+        return Pipeline(ModelFolder(Path('told'), card(**changes)), settings), engines
 
     return opener
 
@@ -175,6 +179,41 @@ def test_a_wide_camera_gets_the_engine_of_the_wide_input(opened) -> None:
     assert [engine.size.width for engine in engines] == [128, 192]
     assert engines[0].closed and not engines[1].closed
     assert pipeline.engine_info.input_shape == (1, 3, 96, 192)
+
+
+def test_cameras_that_take_turns_share_engines_plans_and_buffers(
+    opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    fit = camera.fit
+    monkeypatch.setattr(camera, 'fit', lambda *args: fits.append(args) or fit(*args))
+    pipeline, engines = opened(cameras=('front', 'left', 'rear'))
+    wide = CameraModel(640, 320, 500.0, 500.0, 320.0, 160.0)
+    places = set()
+    for _ in range(3):
+        for name, model in (('front', VGA), ('left', wide), ('rear', VGA)):
+            image = replace(image_of(model), camera=name)
+            frame = pipeline.process(image, camera.CameraView(model, None), settings_from({}))
+            assert frame.camera == model
+            places.add((frame.depth_m.shape, frame.depth_m.ctypes.data))
+    assert len(engines) == 2 and not any(engine.closed for engine in engines)
+    assert len(fits) == 3, 'once for each camera'
+    assert len(places) == 2, 'once for each size of image'
+    shapes = [pipeline.engine_info_of(name).input_shape[2:] for name in ('front', 'left', 'rear')]
+    assert shapes == [(96, 128), (96, 192), (96, 128)]
+    assert pipeline.engine_info_of('').input_shape == engines[0].info.input_shape
+    pipeline.close()
+    assert all(engine.closed for engine in engines)
+
+
+def test_an_engine_stays_open_until_every_camera_has_shown_what_it_needs(opened) -> None:
+    pipeline, engines = opened(cameras=('front', 'left'))
+    wide = CameraModel(640, 320, 500.0, 500.0, 320.0, 160.0)
+    view = camera.CameraView(wide, None)
+    pipeline.process(replace(image_of(wide), camera='front'), view, settings_from({}))
+    assert [engine.closed for engine in engines] == [False, False]
+    pipeline.process(replace(image_of(wide), camera='left'), view, settings_from({}))
+    assert [engine.closed for engine in engines] == [True, False]
 
 
 def test_network_size_comes_with_its_own_camera_and_image(opened) -> None:

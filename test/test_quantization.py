@@ -183,7 +183,7 @@ def test_images_are_prepared_as_the_node_does(model: ModelFolder, bag: Path) -> 
             rgb = image_codec.decode_compressed(record.content)
             pipeline.process(CameraImage(rgb, index, 'camera'), view, settings)
             ours.normalize(pictures.by_size[pictures.camera_size][index])
-            assert np.array_equal(ours.array, pipeline._input.array)
+            assert np.array_equal(ours.array, pipeline._serving_of(0).input.array)
             assert pictures.stamps_ns[index] == record.content.stamp_ns
     assert index == FRAMES - 1 and ours.array.std() > 0.1
     pipeline.close()

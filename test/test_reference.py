@@ -63,7 +63,8 @@ def test_every_parameter_is_on_the_page_with_default_range_and_when_it_may_chang
         row = rows[f'`{parameter.name}`']
         cells = [cell.strip() for cell in re.split(r'(?<!\\)\|', row)][1:-1]
         assert len(cells) == 7, row
-        shown = "''" if parameter.default == '' else str(parameter.default)
+        value = parameter.default
+        shown = "''" if value == '' else str(list(value) if isinstance(value, tuple) else value)
         assert cells[2].lower() == f'`{shown}`'.lower()
         assert cells[5] == ('unconfigured' if parameter.structural else 'any time')
         assert cells[6] == parameter.description.replace('|', '\\|')

@@ -144,7 +144,8 @@ class Broken:
 def test_what_is_no_number_becomes_unknown_and_the_array_of_the_engine_is_left_alone(pipeline):
     output = np.full((96, 128), -5.0, np.float32)
     output[10, 10], output[20, 20] = np.nan, np.inf
-    pipeline._engine = Broken(pipeline._engine, output)
+    serving = pipeline._serving_of(0)
+    serving._engine = Broken(serving._engine, output)
     before = output.copy()
     inverse = process(pipeline, **{'depth.full_size': False}).inverse
     assert np.isnan(inverse[10, 10]) and np.isnan(inverse[20, 20])
@@ -157,7 +158,8 @@ def test_what_is_no_number_becomes_unknown_and_the_array_of_the_engine_is_left_a
 
 def test_the_arrays_of_a_frame_are_not_those_of_the_engine(pipeline):
     output = np.full((96, 128), 5.0, np.float32)
-    pipeline._engine = Broken(pipeline._engine, output)
+    serving = pipeline._serving_of(0)
+    serving._engine = Broken(serving._engine, output)
     for full_size in (True, False):
         inverse = process(pipeline, **{'depth.full_size': full_size}).inverse
         assert not np.shares_memory(inverse, output)
@@ -223,7 +225,7 @@ def test_a_listener_of_the_relative_image_alone_is_counted_and_nobody_else_serve
     it.send()
     assert it.report().drops == {'no_subscriber': 1} and it.pipeline.seen == []
     it.peer.create_subscription(Image, 'depth/relative', it.relative.append, 10)
-    it.wait(lambda: it.node._outputs.wanted())
+    it.wait(lambda: it.channel.outputs.wanted())
     it.send()
     it.wait(lambda: it.relative)
     report = it.report()
@@ -274,9 +276,10 @@ def test_diagnostics_say_what_the_numbers_are(rig):
 def test_depth_without_a_known_scale_says_so():
     class WithCard:
         engine_notes = ()
+        engine_build = ''
 
         def __init__(self, pipeline, card):
-            self.engine_info, self.card = pipeline.engine_info, card
+            self.engine_info_of, self.card = pipeline.engine_info_of, card
 
     from scripted_pipeline import ScriptedPipeline
 

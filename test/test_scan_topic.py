@@ -22,7 +22,7 @@ LOWER_HALF = RegionOfInterest(y_offset=HEIGHT, width=WIDTH, height=HEIGHT)
 def listened(it):
     scans = []
     it.peer.create_subscription(LaserScan, 'scan', scans.append, 10)
-    it.wait(lambda: it.node._outputs._scan.get_subscription_count())
+    it.wait(lambda: it.channel.outputs._scan.get_subscription_count())
     it.wait(lambda: it.images.get_subscription_count())
     return scans
 

@@ -99,7 +99,7 @@ def test_a_camera_that_changes_during_an_image_is_not_mixed_into_it(rig):
     it.images.publish(image_message(10 * SECOND))
     it.wait(lambda: it.pipeline.seen)
     it.cameras.publish(camera_message(k=ZOOMED))
-    it.wait(lambda: it.node._stream._cameras._fields.k[0] == 60.0)
+    it.wait(lambda: it.channel.inputs.cameras._fields.k[0] == 60.0)
     assert it.report().published == 0
     it.images.publish(image_message(11 * SECOND))
     it.wait(lambda: len(it.infos) == len(it.clouds) == 2)
@@ -143,7 +143,7 @@ def test_a_frame_id_that_differs_is_told_once(rig):
     for seconds in range(6, 10):
         message = image_message(seconds * SECOND)
         message.header.frame_id = 'left'
-        it.node._remarks._throttle._last_ns.clear()
+        it.channel.remarks._throttle._last_ns.clear()
         it.send_message(message)
     it.wait(lambda: len(it.depth) == 4)
     assert sum("'left'" in line for line in it.log.lines) == 1
@@ -227,7 +227,7 @@ def test_a_subscriber_that_takes_nothing_neither_slows_the_node_nor_lets_it_grow
     it = rig().ready()
     idle = rclpy.create_node('idle', context=it.context, namespace=it.namespace)
     idle.create_subscription(Image, 'depth/image_rect', print, QoSProfile(depth=1))
-    it.wait(lambda: it.node._outputs._image.get_subscription_count() == 2)
+    it.wait(lambda: it.channel.outputs._image.get_subscription_count() == 2)
     width, height = 640, 480
     big = {'width': width, 'height': height, 'step': width * 3}
     big['data'] = array('B', bytes(width * height * 3))
@@ -328,7 +328,7 @@ def test_a_camera_info_that_comes_late_counts_from_then_on(rig):
     assert it.report().drops == {'no_camera_info': 1}
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     it.peer.create_publisher(CameraInfo, 'camera_info', latched).publish(camera_message())
-    it.wait(lambda: it.node._stream._cameras.known)
+    it.wait(lambda: it.channel.inputs.cameras.known)
     for _ in range(3):
         it.send()
     it.wait(lambda: len(it.depth) == 3)

@@ -38,7 +38,7 @@ def test_a_field_of_view_stands_in_at_once_and_the_guess_is_told_once(rig):
     it = rig(**FOV, **{'node.diagnostics_period_s': 0.1, 'node.input_timeout_s': 0.5})
     it.listen().listen_to_diagnostics()
     for _ in range(3):
-        it.node._remarks._throttle._last_ns.clear()
+        it.channel.remarks._throttle._last_ns.clear()
         it.send()
     it.wait(lambda: len(it.infos) == 3)
     assert ks(it)[0] == pytest.approx((32.0, 32.0, 31.5, 23.5))
@@ -64,7 +64,7 @@ def test_intrinsics_stand_in_without_a_warning_and_follow_the_size_of_the_image(
 def test_an_uncalibrated_camera_info_is_no_fault_where_a_parameter_stands_in(rig):
     it = rig(**FOV, **{'node.diagnostics_period_s': 0.1}).listen().listen_to_diagnostics()
     it.cameras.publish(camera_message(k=[0.0] * 9))
-    it.wait(lambda: it.node._stream._cameras._uncalibrated)
+    it.wait(lambda: it.channel.inputs.cameras._uncalibrated)
     it.send()
     it.wait(lambda: it.infos)
     assert it.report().camera_rejections == {}
@@ -156,7 +156,7 @@ def test_every_frame_id_has_its_own_last_camera_info(rig):
     for name, focal_px in (('left', 50.0), ('right', 60.0)):
         k = [focal_px, 0.0, 31.5, 0.0, focal_px, 23.5, 0.0, 0.0, 1.0]
         it.cameras.publish(camera_message(header=Header(frame_id=name), k=k))
-        it.wait(lambda name=name: name in it.node._stream._cameras._of_frames)
+        it.wait(lambda name=name: name in it.channel.inputs.cameras._of_frames)
     for number, name in enumerate(('left', 'right', 'left', 'third')):
         header = Header(frame_id=name, stamp=Time(sec=100 + number))
         it.send_message(image_message(0, header=header))
@@ -171,5 +171,5 @@ def test_invented_frame_ids_do_not_fill_the_memory(rig):
     it = rig().listen()
     for number in range(40):
         it.cameras.publish(camera_message(header=Header(frame_id=f'camera_{number}')))
-        it.wait(lambda n=number: f'camera_{n}' in it.node._stream._cameras._of_frames)
-    assert len(it.node._stream._cameras._of_frames) == 16
+        it.wait(lambda n=number: f'camera_{n}' in it.channel.inputs.cameras._of_frames)
+    assert len(it.channel.inputs.cameras._of_frames) == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Protocol
 from typing import runtime_checkable
 
@@ -92,6 +93,9 @@ class FramePlan:
     """The cloud that would be welcome with the depth."""
     smooths: bool = False
     """The past of the plan's frames is to be kept: :attr:`FrameLimits.smoothing` is in use."""
+    camera: str = field(default='', compare=False)
+    """Name of the camera among several that take turns: what is prepared for one is worth keeping
+    until that one has another plan."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class WholeFrame(Protocol):
     def frame(self, rgb: NDArray[np.uint8], plan: FramePlan, limits: FrameLimits) -> MadeFrame:
         """Make depth, and the cloud where it can, of one image.
 
-        A plan that differs from the last one costs some tenths of a second.
+        A plan that differs from the last one of its camera costs some tenths of a second.
 
         :param rgb: (H, W, 3) of the camera of the plan, rectified; rows may be strided.
         :raises EngineError: when the library fails; the engine is then not to be used again.

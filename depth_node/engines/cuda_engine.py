@@ -79,7 +79,7 @@ class CudaEngine:
         self._torch = torch_with_cuda(self._driver.gpu)
         self._card = folder.card
         self._alone: tuple[GpuInference, Any] | None = None
-        self._frame: tuple[GpuFrame, Any] | None = None
+        self._frames: dict[str, tuple[GpuFrame, Any]] = {}  # by the name of the camera
         self.notes: tuple[str, ...] = ()
         """What is to be said of the CUDA graph."""
         self.info = EngineInfo(
@@ -106,10 +106,13 @@ class CudaEngine:
     def frame(self, rgb: NDArray[np.uint8], plan: FramePlan, limits: FrameLimits) -> MadeFrame:
         """Make a whole frame; see :meth:`depth_node.engines.WholeFrame.frame`."""
         network = self._open_one()[0].network
-        if self._frame is None or self._frame[0].plan != plan:
-            self._frame = None  # its memory first
-            self._frame = self._guarded('preparing', lambda: self._prepared(network, plan))
-        frame, graph = self._frame
+        prepared = self._frames.get(plan.camera)
+        if prepared is None or prepared[0].plan != plan:
+            prepared = None
+            self._frames.pop(plan.camera, None)  # its memory first
+            prepared = self._guarded('preparing', lambda: self._prepared(network, plan))
+            self._frames[plan.camera] = prepared
+        frame, graph = prepared
         start_ns = time.perf_counter_ns()
         frame.put(rgb, limits)
         upload_ns = time.perf_counter_ns() - start_ns
@@ -121,7 +124,8 @@ class CudaEngine:
     def close(self) -> None:
         """Release everything on the GPU; calling it twice is harmless."""
         if self._alone is not None:
-            self._alone = self._frame = None
+            self._alone = None
+            self._frames.clear()
             self._empty_cache()
 
     def _load(

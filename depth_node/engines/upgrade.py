@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,12 +59,14 @@ class Wish:
         """Return the precision in which an engine is opened."""
         return selection.precision_for(name, self.size, self.precision)
 
-    def opened(self, engine: str, plan: FramePlan | None = None) -> tuple[Engine, tuple[str, ...]]:
+    def opened(
+        self, engine: str, plans: Iterable[FramePlan] = ()
+    ) -> tuple[Engine, tuple[str, ...]]:
         """Open the first of some engines that agrees, in this process.
 
         It is warm then: its first image was the golden one.
 
-        :param plan: of the frames to come, where it is known.
+        :param plans: of the frames to come, where they are known.
         """
         opened, notes = selection.open_engine(
             self.folder,
@@ -73,7 +76,7 @@ class Wish:
             threads=self.threads,
         )
         try:
-            if plan is not None:
+            for plan in plans:
                 rehearse(opened, plan)
         except DepthNodeError:
             opened.close()
@@ -178,7 +181,7 @@ class Upgrade:
         self._closing = threading.Event()
         self._settled = threading.Event()
         self._process: BuildProcess | None = None
-        self._plan: FramePlan | None = None
+        self._plans: dict[str, FramePlan] = {}  # by the name of the camera
         self._engine: Engine | None = None
         self._notes: tuple[str, ...] = ()
         self._name = self._names[0]
@@ -210,7 +213,7 @@ class Upgrade:
 
     def expect(self, plan: FramePlan) -> None:
         """Say of what kind the frames are, so that the engine is prepared for them."""
-        self._plan = plan
+        self._plans = {**self._plans, plan.camera: plan}
 
     def take(self) -> Engine | None:
         """Hand over the engine, once; None while there is none."""
@@ -269,7 +272,7 @@ class Upgrade:
             self._heard('is opened')
             # whatever a library raises, the node goes on with the engine that it has
             try:
-                engine, said = self._wish.opened(name, self._plan)
+                engine, said = self._wish.opened(name, self._plans.values())
             except DepthNodeError as error:
                 problem = str(error)
             except Exception as error:

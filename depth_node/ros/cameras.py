@@ -49,12 +49,17 @@ class Cameras:
         rectify: str,
         rectified_input: bool,
         settings: Callable[[], CameraSettings] = CameraSettings,
+        *,
+        prefix: str = '',
+        came: Callable[[], object] = lambda: None,
     ) -> None:
         """Subscribe.
 
         :param rectify: the parameter input.rectify.
         :param rectified_input: True when the name of the image topic says that it is rectified.
         :param settings: returns the parameters that stand in for camera_info.
+        :param prefix: what stands before the name of the topic.
+        :param came: called when the first usable camera_info has come.
         """
         self._node = node
         self._remarks = remarks
@@ -71,7 +76,9 @@ class Cameras:
         self._heard_ns = 0
         self._of_frames: dict[str, CameraFields] = {}
         self._views: dict[tuple[CameraFields, int, int], CameraView] = {}
-        self._topic = str(node.resolve_topic_name('camera_info'))
+        self._came = came
+        self._name = f'{prefix}camera_info'
+        self._topic = str(node.resolve_topic_name(self._name))
         self._subscriptions = [self._subscribe(reliable=False, latched=False)]
         self._hears_latched = False
         self.follow_publishers()
@@ -85,6 +92,15 @@ class Cameras:
     def known(self) -> bool:
         """Tell whether a usable camera_info has come."""
         return self._fields is not None
+
+    def awaited(self) -> bool:
+        """Tell whether a camera_info may be on its way that an image should wait for.
+
+        Where parameters stand in for it, only a publisher makes that likely.
+        """
+        if self._fields is not None:
+            return False
+        return self.source() == 'none' or self._node.count_publishers(self._topic) > 0
 
     def source(self) -> str:
         """Name where the intrinsics come from: 'camera_info', a parameter, or 'none'."""
@@ -156,7 +172,7 @@ class Cameras:
         """Make one of the two subscriptions."""
         return self._node.create_subscription(
             CameraInfo,
-            'camera_info',
+            self._name,
             self._receive,
             qos.newest(reliable=reliable, latched=latched),
             qos_overriding_options=qos.input_overrides('latched' if latched else None),
@@ -189,8 +205,11 @@ class Cameras:
             **dict(list(others.items())[1 - _FRAME_IDS :]),
             fields.frame_id: fields,
         }
+        first = self._fields is None
         self._fields, self._content = fields, content
         self._heard_ns = time.monotonic_ns()
+        if first:
+            self._came()
 
     def _assumed_fields(self, width: int, height: int, frame_id: str) -> CameraFields:
         """Return the camera that the parameters describe; a guess is told once.

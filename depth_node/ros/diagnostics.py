@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from diagnostic_msgs.msg import DiagnosticStatus
 from diagnostic_msgs.msg import KeyValue
 
@@ -27,16 +25,17 @@ _LEVELS = {
 }
 
 
-def diagnostic_array(
-    node_name: str, stamp: Any, report: Report, phase: str, facts: Mapping[str, str]
-) -> DiagnosticArray:
-    """Return one status with all figures.
+def camera_status(
+    node_name: str, camera: str, report: Report, phase: str, facts: Mapping[str, str]
+) -> DiagnosticStatus:
+    """Return one status with all figures of a camera.
 
-    :param stamp: builtin_interfaces/Time of now.
+    :param camera: its name; empty where the node has but one.
     :param phase: lifecycle state; while it is not 'active' silence is no fault.
     :param facts: further keys and values, e.g. from :func:`pipeline_facts`.
     """
-    status = DiagnosticStatus(name=f'{node_name}: depth', hardware_id=node_name)
+    about = f'depth {camera}' if camera else 'depth'
+    status = DiagnosticStatus(name=f'{node_name}: {about}', hardware_id=node_name)
     failed = report.state is State.FAILED
     if phase == 'active' or failed:
         status.level, status.message = _LEVELS[report.state], report.text
@@ -44,17 +43,16 @@ def diagnostic_array(
         status.level, status.message = DiagnosticStatus.OK, phase
     pairs = {'lifecycle state': phase, **dict(_figures(report)), **facts}
     status.values = [KeyValue(key=key, value=value) for key, value in pairs.items()]
-    array = DiagnosticArray(status=[status])
-    array.header.stamp = stamp
-    return array
+    return status
 
 
-def pipeline_facts(pipeline: Pipeline, scale: float = 1.0) -> dict[str, str]:
-    """Return what runs, on what, and under which licence.
+def pipeline_facts(pipeline: Pipeline, scale: float = 1.0, camera: str = '') -> dict[str, str]:
+    """Return what runs for one camera, on what, and under which licence.
 
     :param scale: the user's factor in force, depth.scale.
+    :param camera: its name; empty where the node has but one.
     """
-    info, card = pipeline.engine_info, pipeline.card
+    info, card = pipeline.engine_info_of(camera), pipeline.card
     return {
         'model': card.name,
         'output': _output_of(card),
@@ -67,6 +65,7 @@ def pipeline_facts(pipeline: Pipeline, scale: float = 1.0) -> dict[str, str]:
         'device': info.device,
         'network input': f'{info.input_shape[3]}x{info.input_shape[2]}',
         'parity error': f'{info.parity_error:.3g}',
+        'engine build': pipeline.engine_build,
     }
 
 

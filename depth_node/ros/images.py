@@ -18,7 +18,7 @@ from depth_node.frames import RawImage
 from depth_node.health import NO_SUBSCRIBER
 from depth_node.health import REPLACED
 from depth_node.image_codec import check_raw
-from depth_node.newest import Newest
+from depth_node.newest import StampOrder
 from depth_node.ros import messages
 from depth_node.ros import qos
 from depth_node.ros.remarks import Remarks
@@ -36,6 +36,8 @@ class Arrival:
     """Fields of the message, unchecked beyond what :func:`image_codec.check_raw` does."""
     arrived_ns: int
     """Monotonic clock."""
+    era: int
+    """Of the order of stamps, when it came."""
 
 
 def name_of(chosen: InputSettings) -> str:
@@ -50,26 +52,31 @@ class Images:
         self,
         node: Node,
         settings: Callable[[], Settings],
-        slot: Newest[Arrival],
+        put: Callable[[Arrival], bool],
         wanted: Callable[[], bool],
         remarks: Remarks,
+        order: StampOrder,
+        prefix: str = '',
     ) -> None:
         """Subscribe.
 
         :param settings: returns the settings in force.
-        :param slot: where images go.
+        :param put: takes images; returns True when one got lost by this.
         :param wanted: tells whether anybody listens to the results.
+        :param order: of the stamps of this camera.
+        :param prefix: what stands before the name of the topic.
         """
         self._node = node
         self._settings = settings
-        self._slot = slot
+        self._put = put
+        self._order = order
         self._wanted = wanted
         self._health = remarks.health
         self._remarks = remarks
         chosen = settings().input
         self._compressed = chosen.transport == 'compressed'
         self._follows = chosen.reliability == 'auto'
-        self._name = name_of(chosen)
+        self._name = prefix + name_of(chosen)
         self._topic = str(node.resolve_topic_name(self._name))
         self._reliable: bool = chosen.reliability == 'reliable' or (
             self._follows and qos.reliable_everywhere(self._publishers())
@@ -133,7 +140,7 @@ class Images:
         if not self._wanted():
             self._health.dropped(NO_SUBSCRIBER)
             return
-        if self._slot.put(Arrival(image, time.monotonic_ns())):
+        if self._put(Arrival(image, time.monotonic_ns(), self._order.era)):
             self._health.dropped(REPLACED)
         # The worker has woken up and waits for the interpreter's lock, which this thread would
         # keep until its executor sleeps again: a third of a millisecond of the age of the depth.

@@ -143,7 +143,7 @@ DIAGNOSTICS = {
     'none, models of metric depth give nothing, others depth without camera_info, scan and points',
     'stamps': 'what is odd about the stamps of the images, or that they are of now',
 }
-"""Key of the status ``depth_node: depth`` to its meaning."""
+"""Key of the status ``depth_node: depth``, or ``depth_node: depth CAMERA``, to its meaning."""
 
 _OF_FIELDS = 'the message contradicts itself or holds what is not allowed'
 REASONS = {
@@ -176,7 +176,8 @@ REASONS = {
     'cloud_size': 'the depth has another size than its camera: a fault of this package',
     'engine_building': 'the engine is still being built for this camera, and no other serves '
     'meanwhile',
-    'engine': 'the engine failed; it is opened anew, after three in a row the process ends',
+    'engine': 'the engine failed; it is opened anew, after three in a row the process ends; '
+    'where it fails for one of several cameras alone, that one is served no more',
     'out_of_memory': 'too little memory; the next image is tried, after three in a row the '
     'process ends',
     'engine_output': 'the output is mostly not finite; after three in a row the engine is opened '

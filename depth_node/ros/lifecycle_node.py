@@ -32,21 +32,17 @@ from depth_node.engines.memory import give_back_freed_memory
 from depth_node.engines.selection import ON_GPU
 from depth_node.errors import DepthNodeError
 from depth_node.errors import ModelError
-from depth_node.health import Health
 from depth_node.health import State
-from depth_node.newest import StampOrder
 from depth_node.pipeline import Pipeline
 from depth_node.ros import diagnostics
 from depth_node.ros import qos
+from depth_node.ros.channel import Channel
 from depth_node.ros.lifecycle import ROS_ERRORS
 from depth_node.ros.lifecycle import forget_destroyed
 from depth_node.ros.lifecycle import survive_illegal_transitions
-from depth_node.ros.outputs import Outputs
-from depth_node.ros.outputs import outputs_for
 from depth_node.ros.outputs import remark_on
 from depth_node.ros.parameters import NodeParameters
 from depth_node.ros.parameters import unknown_names
-from depth_node.ros.remarks import Remarks
 from depth_node.ros.remarks import pass_on_log
 from depth_node.ros.stream import EXIT_HUNG
 from depth_node.ros.stream import Stream
@@ -79,20 +75,18 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self.exit_code = 0
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
-        self._outputs: Outputs | None = None
         self._stream: Stream | None = None
         self._told: set[str] = set()
-        self._health = Health()
-        self._order = StampOrder()
-        self._remarks = Remarks(self.get_logger(), self._health)
         self._parameters_of_node = NodeParameters(self, lambda: self._pipeline is not None)
+        self._channels: tuple[Channel, ...] = ()
+        self._make_channels()
         for sentence in unknown_names(self._parameter_overrides):
             self.get_logger().warning(sentence)
         survive_illegal_transitions(self)
         # Without a reference to the handle the first jump of the clock is a segmentation fault.
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)),
-            post_callback=lambda _: self._order.reset(),
+            post_callback=lambda _: self._begin_order(),
         )
         self._diagnostics = self.create_publisher(
             DiagnosticArray,
@@ -104,7 +98,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
         self._report_timer = self._new_report_timer()
-        self._shown: tuple[State, dict[str, str]] | None = None
+        self._shown: list[tuple[State, dict[str, str]]] = []
         self._state_timer = self.create_timer(
             _STATE_PERIOD_S, self._publish_change, clock=self._steady
         )
@@ -128,7 +122,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         except Exception as error:
             expected = isinstance(error, DepthNodeError)
             text = str(error) if expected else f'{type(error).__name__}: {error}'
-            self._health.failed(f'not configured: {text}')
+            for channel in self._channels:
+                channel.health.failed(f'not configured: {text}')
             if self.context.ok():  # else a signal came, and what failed is what it took away
                 self.get_logger().error(text)
             self._release()
@@ -137,11 +132,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
-        if self._pipeline is None or self._outputs is None:
+        if self._pipeline is None:
             return TransitionCallbackReturn.FAILURE
-        self._order.reset()
         forget_destroyed(self)
-        self._stream = Stream(self, self._pipeline, self._outputs, self._order, self._remarks)
+        self._stream = Stream(self, self._pipeline, self._channels)
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -195,7 +189,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self.exit_code or not self.context.ok():
             return
         self.exit_code = exit_code
-        self._health.failed(text)
+        for channel in self._channels:
+            channel.health.failed(text)
         self.get_logger().fatal(text)
         self.context.try_shutdown()
 
@@ -208,15 +203,30 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self.destroy_timer(self._report_timer)
         self._report_timer = self._new_report_timer()
         began_s = time.monotonic()
+        self._make_channels()
         self._pipeline = self._open_pipeline(self.settings)
         give_back_freed_memory()
-        self._outputs = outputs_for(self, self._pipeline.card)
-        self._health.mended()
+        for channel in self._channels:
+            channel.offer(self, self._pipeline.card)
+            channel.health.mended()
         self._told.clear()
         self._tell_engine(self._pipeline, f' after {time.monotonic() - began_s:.1f} s')
         remark = remark_on(self._pipeline.card)
         if remark:
             self.get_logger().warning(remark)
+
+    def _make_channels(self) -> None:
+        """Make a channel for each camera of the settings; those that there are stay."""
+        known = {channel.name: channel for channel in self._channels}
+        self._channels = tuple(
+            known.get(name) or Channel(name, self.get_logger())
+            for name in self.settings.cameras or ('',)
+        )
+
+    def _begin_order(self) -> None:
+        """Let stamps begin anew, after the clock was set back."""
+        for channel in self._channels:
+            channel.order.reset()
 
     def _tell_engine(self, pipeline: Pipeline, when: str = '') -> None:
         """Log which engine serves and why others do not, each sentence once."""
@@ -240,11 +250,11 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if not self._stop_stream(within_s):
             return False
         pipeline, self._pipeline = self._pipeline, None
-        outputs, self._outputs = self._outputs, None
         if pipeline is not None:
             pipeline.close()
-        if outputs is not None and self.context.ok():
-            outputs.close()
+        if self.context.ok():
+            for channel in self._channels:
+                channel.withdraw()
         return True
 
     def _result_of(self, done: bool) -> TransitionCallbackReturn:
@@ -268,34 +278,34 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def _publish_change(self) -> None:
         """Publish at once, not after node.diagnostics_period_s, when a fault came or went."""
-        if self._stream is not None:
-            state = self._health.state(self.settings.input.max_age_s)
-            if (state, self._stream.facts()) != self._shown:
-                self._publish_diagnostics()
+        if self._stream is not None and self._states() != self._shown:
+            self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         """Publish the health, if anybody listens."""
         if not self._diagnostics.get_subscription_count():
             return
-        report = self._health.report(self.settings.input.max_age_s)
-        facts: dict[str, str] = {}
-        if self._pipeline is not None:
-            facts = diagnostics.pipeline_facts(self._pipeline, self.settings.depth.scale)
-            facts['engine build'] = self._pipeline.engine_build
-        phase = 'inactive' if self._pipeline is not None else 'unconfigured'
+        pipeline = self._pipeline
+        phase = 'inactive' if pipeline is not None else 'unconfigured'
         if self._stream is not None:
             phase = 'active'
-            self._shown = report.state, self._stream.facts()
-            facts.update({**self._shown[1], **self._stream.figures()})
-        self._diagnostics.publish(
-            diagnostics.diagnostic_array(
-                self.get_name(),
-                self.get_clock().now().to_msg(),
-                report,
-                phase,
-                facts,
+            self._shown = self._states()
+        array = DiagnosticArray()
+        array.header.stamp = self.get_clock().now().to_msg()
+        for channel in self._channels:
+            report = channel.health.report(self.settings.input.max_age_s)
+            facts = channel.facts()
+            if pipeline is not None:
+                scale = self.settings.depth.scale
+                facts |= diagnostics.pipeline_facts(pipeline, scale, channel.name)
+            array.status.append(
+                diagnostics.camera_status(self.get_name(), channel.name, report, phase, facts)
             )
-        )
+        self._diagnostics.publish(array)
+
+    def _states(self) -> list[tuple[State, dict[str, str]]]:
+        """Return of each camera what is shown at once when it changes."""
+        return [channel.state(self.settings.input.max_age_s) for channel in self._channels]
 
 
 def run(arguments: list[str] | None, open_pipeline: OpenPipeline) -> int:

@@ -42,10 +42,14 @@ Offer = tuple[Any, Callable[[], Any]]
 
 
 class Outputs(ABC):
-    """The publishers of a configured node; published to by one thread."""
+    """The publishers of one camera of a configured node; published to by one thread.
 
-    def __init__(self, node: Node, image_topic: str) -> None:
+    :param prefix: what stands before the names of the topics.
+    """
+
+    def __init__(self, node: Node, image_topic: str, prefix: str) -> None:
         self._node = node
+        self._prefix = prefix
         self._publishers: list[Any] = []
         self._image = self._publisher(Image, image_topic)
         self._camera_info = self._publisher(CameraInfo, 'depth/camera_info')
@@ -103,7 +107,7 @@ class Outputs(ABC):
         """Make a publisher that serves reliable and best-effort readers, with nothing stale."""
         publisher = self._node.create_publisher(
             kind,
-            topic,
+            self._prefix + topic,
             qos.of_frames(self._node.settings.input.max_age_s),
             qos_overriding_options=qos.output_overrides(),
         )
@@ -114,8 +118,8 @@ class Outputs(ABC):
 class MetricOutputs(Outputs):
     """Depth in metres, its camera, its scan and its points."""
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node, 'depth/image_rect')
+    def __init__(self, node: Node, prefix: str = '') -> None:
+        super().__init__(node, 'depth/image_rect', prefix)
         self._scan = self._publisher(LaserScan, 'scan')
         self._points = self._publisher(PointCloud2, 'points')
         self._scans = ScanMaker(node)
@@ -152,8 +156,8 @@ class MetricOutputs(Outputs):
 class RelativeOutputs(Outputs):
     """Relative inverse depth and its camera."""
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node, 'depth/relative')
+    def __init__(self, node: Node, prefix: str = '') -> None:
+        super().__init__(node, 'depth/relative', prefix)
 
     def publish(self, frame: OutputFrame, settings: Settings) -> bool:
         """Publish the image, its camera and its picture."""
@@ -176,9 +180,13 @@ def _camera_info(frame: OutputFrame) -> CameraInfo | None:
     return messages.camera_info_message(frame) if frame.camera.is_known else None
 
 
-def outputs_for(node: Node, card: ModelCard) -> Outputs:
-    """Offer the topics of what a model gives."""
-    return RelativeOutputs(node) if card.output.kind == 'relative' else MetricOutputs(node)
+def outputs_for(node: Node, card: ModelCard, prefix: str = '') -> Outputs:
+    """Offer the topics of what a model gives.
+
+    :param prefix: what stands before their names.
+    """
+    kind = RelativeOutputs if card.output.kind == 'relative' else MetricOutputs
+    return kind(node, prefix)
 
 
 def remark_on(card: ModelCard) -> str:

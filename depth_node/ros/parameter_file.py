@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import textwrap
 
-from depth_node.settings import Parameter
-from depth_node.settings import Value
+from depth_node.parameter import Parameter
+from depth_node.parameter import Value
 from depth_node.settings import parameters
 
 _HEAD = """\
@@ -27,14 +27,20 @@ def text() -> str:
     lines = []
     concern = ''
     for parameter in parameters():
-        name, _, leaf = parameter.name.partition('.')
-        if name != concern:
+        name, dot, leaf = parameter.name.partition('.')
+        if dot and name != concern:
             lines.append(f'    {name}:')
             concern = name
+        indent = '      ' if dot else '    '
         lines += textwrap.wrap(
-            _remark(parameter), _LINE, initial_indent='      # ', subsequent_indent='      # '
+            _remark(parameter),
+            _LINE,
+            initial_indent=f'{indent}# ',
+            subsequent_indent=f'{indent}# ',
         )
-        lines.append(f'      {leaf}: {_scalar(parameter.default)}')
+        # An empty list has no type in YAML: older ROS does not read it.
+        off = '# ' if parameter.default == () else ''
+        lines.append(f'{indent}{off}{leaf or name}: {_written(parameter.default)}')
     return _HEAD + '\n'.join(lines) + '\n'
 
 
@@ -53,8 +59,10 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
-def _scalar(value: Value) -> str:
+def _written(value: Value) -> str:
     """Return YAML that ROS reads back in the same type: floats keep their point."""
+    if isinstance(value, tuple):
+        return repr(list(value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}'" if isinstance(value, str) else repr(value)

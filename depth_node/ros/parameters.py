@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
-from depth_node.settings import Parameter
+from depth_node.parameter import Parameter
+from depth_node.parameter import Value
 from depth_node.settings import Settings
 from depth_node.settings import flat
 from depth_node.settings import parameters
@@ -33,9 +35,12 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
         described.description += ' Only to be changed while the node is unconfigured.'
     if parameter.choices:
         described.additional_constraints = parameter.allowed
-    if isinstance(parameter.default, float):
+    if isinstance(parameter.default, (float, tuple)):
         # Lets 'depth.max_m 10' pass: a whole number is a number, and settings_from judges it.
+        # An empty list has no type in YAML, and is one of bytes to rclpy.
         described.dynamic_typing = True
+    if isinstance(parameter.default, tuple):
+        described.type = ParameterType.PARAMETER_STRING_ARRAY
     if parameter.low is not None and parameter.high is not None:
         if isinstance(parameter.default, float):
             described.floating_point_range = [
@@ -59,11 +64,16 @@ class NodeParameters:
         :raises rclpy.exceptions.ParameterException: when ROS refuses one value.
         """
         self._configured = configured
+        listed = parameters()
         node.declare_parameters(
-            '', [(item.name, item.default, descriptor(item)) for item in parameters()]
+            '', [(item.name, _for_ros(item.default), descriptor(item)) for item in listed]
         )
-        names = [item.name for item in parameters()]
-        self._settings = settings_from({name: node.get_parameter(name).value for name in names})
+        values = {item.name: node.get_parameter(item.name).value for item in listed}
+        for item in listed:
+            # an empty list in a file is a parameter that is not set
+            if values[item.name] is None and isinstance(item.default, tuple):
+                values[item.name] = ()
+        self._settings = settings_from(values)
         node.add_on_set_parameters_callback(self._change)
 
     @property
@@ -91,6 +101,11 @@ class NodeParameters:
             return SetParametersResult(successful=False, reason=reason)
         self._settings = settings
         return SetParametersResult(successful=True)
+
+
+def _for_ros(value: Value) -> bool | float | str | list[str]:
+    """Return a value in a type that rclpy takes."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def unknown_names(given: Iterable[str]) -> list[str]:

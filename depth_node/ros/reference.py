@@ -17,17 +17,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from depth_node.files import write_text_atomically
+from depth_node.parameter import Parameter
+from depth_node.parameter import Value
 from depth_node.ros import interface
 from depth_node.ros import parameter_file
-from depth_node.settings import Parameter
-from depth_node.settings import Value
 from depth_node.settings import parameters
 
 _ROOT = Path(__file__).parents[2]
 PAGE = _ROOT / 'docs' / 'node.md'
 PARAMETER_FILE = _ROOT / 'config' / 'depth_node.yaml'
 
-_TYPES: dict[type, str] = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
+_TYPES: dict[type, str] = {
+    bool: 'bool',
+    int: 'integer',
+    float: 'double',
+    str: 'string',
+    tuple: 'string array',
+}
 # What a name ends with is its unit; other numbers have none.
 _UNITS = {
     's': 's', 'm': 'm', 'rad': 'rad', 'deg': 'deg', 'hz': 'Hz', 'pixels': 'px', 'px': 'px',
@@ -101,6 +107,8 @@ def _allowed(parameter: Parameter) -> str:
 
 def _value(value: Value) -> str:
     """Return a default as it is written in YAML."""
+    if isinstance(value, tuple):
+        return str(list(value))
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if value != '' else "''"

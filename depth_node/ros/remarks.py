@@ -14,10 +14,14 @@ from depth_node.health import Throttle
 
 
 class Remarks:
-    """Counts drops and logs one line per cause in five seconds; usable from any thread."""
+    """Counts drops and logs one line per cause in five seconds; usable from any thread.
 
-    def __init__(self, logger: Any, health: Health) -> None:
+    :param camera: name that every line begins with; empty where there is one camera.
+    """
+
+    def __init__(self, logger: Any, health: Health, camera: str = '') -> None:
         self._logger = logger
+        self._about = f'camera {camera}: ' if camera else ''
         self.health = health
         self._throttle = Throttle()
 
@@ -34,7 +38,7 @@ class Remarks:
     def remind(self, cause: str, text: str) -> None:
         """Log a warning about a condition that lasts, every five seconds."""
         if self._throttle.due(cause):
-            self._logger.warning(text)
+            self._logger.warning(f'{self._about}{text}')
 
     def warn(self, cause: str, text: str) -> None:
         """Log a warning, unless ``cause`` was told in the last five seconds.
@@ -45,7 +49,7 @@ class Remarks:
         count = self._throttle.due(cause)
         if count:
             times = f' ({count} times since the last such line)' if count > 1 else ''
-            self._logger.warning(f'{text}{times}')
+            self._logger.warning(f'{self._about}{text}{times}')
 
 
 def pass_on_log(logger: Any) -> None:

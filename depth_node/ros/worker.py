@@ -1,4 +1,4 @@
-"""The thread that turns the newest image into depth and publishes it."""
+"""The thread that turns the newest image of each camera in turn into depth and publishes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
@@ -22,10 +23,11 @@ from depth_node.errors import Rejected
 from depth_node.frames import CameraImage
 from depth_node.frames import RawImage
 from depth_node.health import NO_SUBSCRIBER
+from depth_node.health import Health
 from depth_node.health import stamp_remark
 from depth_node.image_codec import decode_compressed
 from depth_node.image_codec import decode_raw
-from depth_node.newest import Newest
+from depth_node.newest import NewestOfEach
 from depth_node.newest import StampOrder
 from depth_node.ros.cameras import Cameras
 from depth_node.ros.images import Arrival
@@ -42,7 +44,8 @@ EXIT_DEVICE_LOST = 5
 _ENGINE_FAILURES_IN_A_ROW = 3
 _BAD_OUTPUTS_IN_A_ROW = 3
 
-_FAILED, _NO_MEMORY, _BAD_OUTPUT, _LOST = 'engine', 'out_of_memory', 'engine_output', 'device_lost'
+_ENGINE_FAILED = 'engine'
+_NO_MEMORY, _BAD_OUTPUT, _LOST = 'out_of_memory', 'engine_output', 'device_lost'
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Failure:
         ):
             if isinstance(error, kind):
                 return cls(reason, str(error))
-        return cls(_FAILED, str(error))
+        return cls(_ENGINE_FAILED, str(error))
 
 
 class Host(Protocol):
@@ -85,32 +88,47 @@ class Host(Protocol):
         """End the process for the reason that ``text`` tells."""
 
 
+@dataclass
+class Lane:
+    """What the worker needs of one camera."""
+
+    name: str
+    """Empty where there is one camera."""
+    order: StampOrder
+    """Which stamps may leave."""
+    remarks: Remarks
+    cameras: Cameras
+    outputs: Outputs
+    failures: int = 0
+    """Failures of the engine on images of this camera since it last succeeded on one."""
+    closed: bool = False
+    """True once the engine has failed on images of this camera alone too often."""
+
+    @property
+    def health(self) -> Health:
+        """Return the counters of this camera."""
+        return self.remarks.health
+
+
 class Worker:
-    """Takes the newest image until the slot closes; dies loudly."""
+    """Takes the newest images in turn until the slots close; dies loudly."""
 
     def __init__(
         self,
         host: Host,
         pipeline: Pipeline,
-        slot: Newest[Arrival],
-        cameras: Cameras,
-        outputs: Outputs,
-        order: StampOrder,
-        remarks: Remarks,
+        slots: NewestOfEach[Arrival],
+        lanes: Sequence[Lane],
     ) -> None:
         """Prepare; :meth:`start` begins.
 
         :param pipeline: used by this thread alone from now on.
-        :param order: which stamps may leave.
+        :param lanes: one for each slot.
         """
         self._host = host
         self._pipeline = pipeline
-        self._slot = slot
-        self._cameras = cameras
-        self._outputs = outputs
-        self._order = order
-        self._remarks = remarks
-        self._health = remarks.health
+        self._slots = slots
+        self._lanes = tuple(lanes)
         self._failures = 0
         self._bad_outputs = 0
         self._lost = False
@@ -121,7 +139,7 @@ class Worker:
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until the thread has ended; the slot must have been closed.
+        """Wait until the thread has ended; the slots must have been closed.
 
         :returns: False when it is still busy after ``timeout_s``.
         """
@@ -129,33 +147,37 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        """Work until the slot closes."""
+        """Work until the slots close."""
         try:
-            while not self._lost and (arrival := self._slot.take()) is not None:
-                self._attempt(arrival)
+            while not self._lost and (taken := self._slots.take()) is not None:
+                self._attempt(self._lanes[taken[0]], taken[1])
+                taken = None  # an image that waits for the next one would hold its memory
         except Exception:
             self._host.give_up(EXIT_WORKER, f'the worker thread died: {traceback.format_exc()}')
 
-    def _attempt(self, arrival: Arrival) -> None:
+    def _attempt(self, lane: Lane, arrival: Arrival) -> None:
         """Process one image; count it under exactly one name."""
+        if lane.closed:
+            lane.health.dropped(_ENGINE_FAILED)
+            return
         completed = False
         failure: _Failure | None = None
-        self._health.work_began()
+        lane.health.work_began()
         try:
-            self._process(arrival)
+            self._process(lane, arrival)
             completed = True
         except Rejected as error:
-            self._remarks.dropped(error)
+            lane.remarks.dropped(error)
         except (EngineError, MemoryError) as error:
             failure = _Failure.of(error)
         finally:
-            self._health.work_ended(completed=completed)
+            lane.health.work_ended(completed=completed)
         # here, where the exception and with it the memory of the image are gone
         if failure is not None:
-            self._health.dropped(failure.reason)
-            self._heed(failure)
+            lane.health.dropped(failure.reason)
+            self._heed(lane, failure)
 
-    def _process(self, arrival: Arrival) -> None:
+    def _process(self, lane: Lane, arrival: Arrival) -> None:
         """Decode, compute, publish.
 
         :raises Rejected: with the reason for which the image is dropped.
@@ -163,7 +185,7 @@ class Worker:
         """
         image = arrival.image
         settings = self._host.settings
-        self._check_order(image.frame_id, image.stamp_ns)
+        _check_order(lane.order, arrival)
         _check_age(arrival, settings.input.max_age_s)
         began_ns = time.perf_counter_ns()
         decode: Callable[..., Any] = (
@@ -171,71 +193,63 @@ class Worker:
         )
         rgb = decode(image, settings.input.max_pixels)
         decoded_ns = time.perf_counter_ns()
-        view = self._cameras.view(
+        view = lane.cameras.view(
             *(rgb.shape[1], rgb.shape[0], image.frame_id),
             needed=self._pipeline.card.needs_intrinsics,
         )
         frame = self._pipeline.process(
-            CameraImage(rgb, image.stamp_ns, image.frame_id), view, settings
+            CameraImage(rgb, image.stamp_ns, image.frame_id, lane.name), view, settings
         )
-        self._failures = self._bad_outputs = 0
+        self._failures = self._bad_outputs = lane.failures = 0
         _check_age(arrival, settings.input.max_age_s)
         ready_ns = time.perf_counter_ns()
-        if not self._outputs.publish(frame, settings):
-            self._health.dropped(NO_SUBSCRIBER)
+        if not lane.outputs.publish(frame, settings):
+            lane.health.dropped(NO_SUBSCRIBER)
             return
-        self._order.note(image.frame_id, image.stamp_ns)
+        lane.order.note(image.frame_id, image.stamp_ns, arrival.era)
         spent_ns = {
             'decode': decoded_ns - began_ns,
             **frame.stage_ns,
             'publish': time.perf_counter_ns() - ready_ns,
         }
-        self._count_published(arrival, spent_ns)
+        self._count_published(lane, arrival, spent_ns)
 
-    def _count_published(self, arrival: Arrival, spent_ns: dict[str, int]) -> None:
+    def _count_published(self, lane: Lane, arrival: Arrival, spent_ns: dict[str, int]) -> None:
         """Hand ages and stage times to the health, and say when clocks disagree."""
         stamp_ns = arrival.image.stamp_ns
         stamp_age_ns = self._host.stamp_now_ns() - stamp_ns
         odd = stamp_remark(stamp_age_ns, stamp_ns)
         if odd:
-            self._remarks.warn('stamp', odd)
+            lane.remarks.warn('stamp', odd)
         age_ns = time.monotonic_ns() - arrival.arrived_ns
-        self._health.published(age_ns, None if odd else stamp_age_ns, spent_ns, odd)
+        lane.health.published(age_ns, None if odd else stamp_age_ns, spent_ns, odd)
 
-    def _check_order(self, frame_id: str, stamp_ns: int) -> None:
-        """Refuse a stamp that is not newer than the last one that left."""
-        reason = self._order.objection(frame_id, stamp_ns)
-        if reason:
-            raise ImageRejected(
-                reason,
-                'image',
-                f'the stamp {stamp_ns} ns',
-                'a stamp newer than that of the last depth image',
-                'Does more than one node publish on the topic?',
-            )
-
-    def _heed(self, failure: _Failure) -> None:
+    def _heed(self, lane: Lane, failure: _Failure) -> None:
         """Do about a failure what helps against its kind; give up when nothing does."""
         if failure.reason == _LOST:
             self._lose_engine(failure)
-        elif failure.reason == _BAD_OUTPUT:
-            self._heed_bad_output(failure)
-        elif self._failures + 1 >= _ENGINE_FAILURES_IN_A_ROW:
-            self._lose_engine(
-                _Failure(
-                    failure.reason, f'{self._failures + 1} images in a row failed: {failure.text}'
-                )
-            )
-        elif failure.reason == _NO_MEMORY:
-            self._failures += 1
+            return
+        if failure.reason == _BAD_OUTPUT:
+            self._heed_bad_output(lane, failure)
+            return
+        self._failures += 1
+        lane.failures += 1
+        lasting = f'{_ENGINE_FAILURES_IN_A_ROW} images in a row failed: {failure.text}'
+        if self._failures >= _ENGINE_FAILURES_IN_A_ROW:
+            self._lose_engine(_Failure(failure.reason, lasting))
+            return
+        if lane.failures >= _ENGINE_FAILURES_IN_A_ROW:
+            # The engine serves the other cameras: opening it again and again would stop them.
+            lane.closed = True
+            lane.health.failed(f'{lasting} No more are taken until the node is activated anew.')
+        if failure.reason == _NO_MEMORY:
             give_back_freed_memory()
-            self._remarks.warn(failure.reason, f'{failure.text} The next image is tried.')
+            lane.remarks.warn(failure.reason, f'{failure.text} The next image is tried.')
         else:
-            self._failures += 1
-            self._remarks.warn(failure.reason, f'{failure.text} The engine is opened anew.')
+            lane.remarks.warn(failure.reason, f'{failure.text} The engine is opened anew.')
             self._open_anew()
 
-    def _heed_bad_output(self, failure: _Failure) -> None:
+    def _heed_bad_output(self, lane: Lane, failure: _Failure) -> None:
         """Open an engine anew, once, that keeps giving what is no number.
 
         After that it is the images or the model: another engine would give the same, so that the
@@ -245,10 +259,10 @@ class Worker:
         again = self._bad_outputs == _BAD_OUTPUTS_IN_A_ROW
         if again:
             # under a cause of its own, which is not kept back by the lines before
-            self._remarks.warn('engine_output_lasts', f'{failure.text} The engine is opened anew.')
+            lane.remarks.warn('engine_output_lasts', f'{failure.text} The engine is opened anew.')
             self._open_anew()
         else:
-            self._remarks.warn(failure.reason, failure.text)
+            lane.remarks.warn(failure.reason, failure.text)
 
     def _open_anew(self) -> None:
         """Replace the pipeline; give up when that fails."""
@@ -265,6 +279,20 @@ class Worker:
         self._lost = True
         lost = failure.reason == _LOST
         self._host.give_up(EXIT_DEVICE_LOST if lost else EXIT_ENGINE, failure.text)
+
+
+def _check_order(order: StampOrder, arrival: Arrival) -> None:
+    """Refuse a stamp that is not newer than the last one that left."""
+    image = arrival.image
+    reason = order.objection(image.frame_id, image.stamp_ns, arrival.era)
+    if reason:
+        raise ImageRejected(
+            reason,
+            'image',
+            f'the stamp {image.stamp_ns} ns',
+            'a stamp newer than that of the last depth image',
+            'Does more than one node publish on the topic?',
+        )
 
 
 def _check_age(arrival: Arrival, max_age_s: float) -> None:

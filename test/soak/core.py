@@ -20,10 +20,8 @@ from sensor_msgs.msg import Image
 
 from depth_node.engines import selection
 from depth_node.health import Health
-from depth_node.newest import StampOrder
 from depth_node.pipeline import Pipeline
-from depth_node.ros.outputs import MetricOutputs
-from depth_node.ros.remarks import Remarks
+from depth_node.ros.channel import Channel
 from depth_node.ros.stream import Stream
 from depth_node.settings import flat
 from depth_node.settings import settings_from
@@ -51,7 +49,7 @@ class RecordingPublisher:
 
     def publish(self, message: Any) -> None:
         serialize_message(message)
-        if self.topic == 'depth/image_rect':
+        if self.topic.endswith('depth/image_rect'):
             self._node.on_depth(message)
 
 
@@ -67,7 +65,7 @@ class FakeNode:
         self.given_up: list[str] = []
         self.reopened = 0
         self.pipeline = Pipeline.open(self.settings)
-        self._callbacks: dict[type, Callable[[Any], None]] = {}
+        self._callbacks: dict[str, Callable[[Any], None]] = {}
 
     def get_logger(self) -> Silent:
         return self.log
@@ -99,17 +97,18 @@ class FakeNode:
     def create_subscription(
         self, kind: type, topic: str, callback: Any, *_: Any, **__: Any
     ) -> Any:
-        self._callbacks[kind] = callback
-        return kind
+        self._callbacks[topic] = callback
+        return topic
 
-    def destroy_subscription(self, kind: type) -> None:
-        self._callbacks.pop(kind, None)
+    def destroy_subscription(self, topic: str) -> None:
+        self._callbacks.pop(topic, None)
 
-    def deliver_camera(self, message: CameraInfo) -> None:
-        self._callbacks[CameraInfo](serialize_message(message))
+    def deliver_camera(self, message: CameraInfo, prefix: str = '') -> None:
+        self._callbacks[f'{prefix}camera_info'](serialize_message(message))
 
-    def deliver_image(self, message: Image | CompressedImage) -> None:
-        self._callbacks[type(message)](message)
+    def deliver_image(self, message: Image | CompressedImage, prefix: str = '') -> None:
+        name = 'image' if isinstance(message, Image) else 'image/compressed'
+        self._callbacks[prefix + name](message)
 
 
 class Core:
@@ -118,18 +117,18 @@ class Core:
     def __init__(self, folder: Path, on_depth: Callable[[Any], None], **settings: Any) -> None:
         values = {'model.name': str(folder), 'model.engine': 'openvino', **settings}
         self.node = FakeNode(values, on_depth)
-        self.health = Health()
-        self.remarks = Remarks(self.node.log, self.health)
-        self.order = StampOrder()
-        self.outputs = MetricOutputs(self.node)
+        self.channels = [Channel(name, self.node.log) for name in self.node.settings.cameras]
+        self.channels = self.channels or [Channel('', self.node.log)]
+        for channel in self.channels:
+            channel.offer(self.node, self.node.pipeline.card)
+        self.health = self.channels[0].health
         self.stream: Stream | None = None
 
     def activate(self, **settings: Any) -> None:
         """Do what the lifecycle node does, with some settings changed."""
         if settings:
             self.node.settings = settings_from({**flat(self.node.settings), **settings})
-        self.order.reset()
-        self.stream = Stream(self.node, self.node.pipeline, self.outputs, self.order, self.remarks)
+        self.stream = Stream(self.node, self.node.pipeline, self.channels)
 
     def deactivate(self) -> None:
         stream, self.stream = self.stream, None
@@ -145,13 +144,12 @@ class Core:
         back = now_ns < self.node.now_ns
         self.node.now_ns = now_ns
         if back:
-            self.order.reset()
+            for channel in self.channels:
+                channel.order.reset()
 
     def pending(self) -> int:
         """Return the number of images that wait or are in work; cheaper than a report."""
-        with self.health._lock:
-            counted = self.health._published + sum(self.health._drops.values())
-            return self.health._received - counted
+        return sum(_pending(channel.health) for channel in self.channels)
 
     def report(self) -> Any:
         return self.health.report(self.node.settings.input.max_age_s)
@@ -164,6 +162,12 @@ class Core:
                 return False
             time.sleep(0.0002)
         return True
+
+
+def _pending(health: Health) -> int:
+    with health._lock:
+        counted = health._published + sum(health._drops.values())
+        return health._received - counted
 
 
 @contextmanager

@@ -36,11 +36,11 @@ class Taken:
         self.works_s: list[float] = []
         process = core.stream._worker._process
 
-        def timed(arrival: Any) -> None:
+        def timed(lane: Any, arrival: Any) -> None:
             began_ns = time.monotonic_ns()
             self.ages_s.append((began_ns - arrival.arrived_ns) / 1e9)
             try:
-                process(arrival)
+                process(lane, arrival)
             finally:
                 self.works_s.append((time.monotonic_ns() - began_ns) / 1e9)
 
