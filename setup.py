@@ -6,7 +6,9 @@ from setuptools import setup
 
 PACKAGE = 'depth_node'
 HERE = Path(__file__).parent
-TOOLS = ('benchmark', 'conformance', 'demo', 'evaluate', 'models', 'pretrain', 'world')
+TOOLS = (
+    'benchmark', 'conformance', 'demo', 'evaluate', 'finetune', 'models', 'pretrain', 'world',
+)  # fmt: skip
 VERSION = re.search(
     r"^__version__ = '(.+)'$", (HERE / PACKAGE / '__init__.py').read_text(), re.MULTILINE
 ).group(1)

@@ -35,6 +35,7 @@ from depth_node.finetuning.samples import BatchSettings
 from depth_node.finetuning.samples import Footage
 from depth_node.finetuning.samples import Samples
 from depth_node.finetuning.schedule import Schedule
+from depth_node.finetuning.schedule import in_encoder
 from depth_node.finetuning.schedule import steps_for
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.start_model import StartModel
@@ -156,7 +157,12 @@ def learned(
         samples,
         poses,
         checkpoint,
-        TrainingSettings(schedule=schedule, weights=weights, workers=settings.workers),
+        TrainingSettings(
+            schedule=schedule,
+            weights=weights,
+            precision=settings.precision,
+            workers=settings.workers,
+        ),
         progress,
     )
     return Learned(made, weights, schedule, time.monotonic() - began_s, device.type)
@@ -221,7 +227,7 @@ def _device(name: str) -> torch.device:
 
 def _freeze_encoder(network: torch.nn.Module) -> None:
     for name, value in network.named_parameters():
-        if name.split('.')[0] == 'encoder':
+        if in_encoder(name):
             value.requires_grad_(False)
 
 

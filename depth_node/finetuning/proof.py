@@ -101,8 +101,8 @@ def proven(
             _by_reference(models, recordings, settings, progress),
             *_by_proxies(models, recordings, progress),
         ]
-    before, after = (joined([item[place] for item in found]) for place in range(2))
-    return _compared(before, after, _block_s(recordings))
+    start, candidate = (joined([item[place] for item in found]) for place in range(2))
+    return _compared(start, candidate, _block_s(recordings))
 
 
 def publish(folder: Path, best: Path) -> None:

@@ -38,17 +38,33 @@ Floats = NDArray[np.float32]
 class SparseDepthLike(Protocol):
     """Depth at some pixels, such as dataset.sparse_depth.SparseDepth."""
 
-    u: Floats
-    v: Floats
-    depth_m: Floats
+    @property
+    def u(self) -> Floats:
+        """Return (N,) columns, network pixels."""
+
+    @property
+    def v(self) -> Floats:
+        """Return (N,) rows, network pixels."""
+
+    @property
+    def depth_m(self) -> Floats:
+        """Return (N,) metres."""
 
 
 class PairLike(Protocol):
     """A target and a source, such as dataset.pairs.Pair."""
 
-    target: int
-    source: int
-    T_source_target: NDArray[np.float64]
+    @property
+    def target(self) -> int:
+        """Return the index of the target."""
+
+    @property
+    def source(self) -> int:
+        """Return the index of the source."""
+
+    @property
+    def T_source_target(self) -> NDArray[np.float64]:  # noqa: N802
+        """Return (4, 4), metres."""
 
 
 class CacheLike(Protocol):

@@ -13,6 +13,8 @@ from depth_node.settings import Settings
 
 POSES = ('auto', 'recorded', 'residual', 'network')
 SCALES = ('auto', 'none')
+DEVICES = ('auto', 'cpu', 'cuda')
+PRECISIONS = ('auto', 'float32', 'bfloat16')
 
 _BLOCKS = 5
 _LONGEST_GUARD_S = 2.0
@@ -53,6 +55,9 @@ class FineTuneSettings:
     """Of everything random."""
     device: str = 'auto'
     """'auto', 'cpu' or 'cuda'."""
+    precision: str = 'auto'
+    """Of the network while it learns: 'float32', 'bfloat16', or 'auto' for the latter where the
+    hardware has it and it proves right."""
     rate_hz: float = 15.0
     """Images per second of recording that are looked at, at most."""
 
@@ -62,20 +67,21 @@ class FineTuneSettings:
         for name, value, allowed in (
             ('--pose', self.pose, POSES),
             ('--scale', self.scale, SCALES),
-            ('--device', self.device, ('auto', 'cpu', 'cuda')),
+            ('--device', self.device, DEVICES),
+            ('--precision', self.precision, PRECISIONS),
         ):
             if value not in allowed:
                 raise SettingsError(
                     f'option {name}', quoted(value), 'one of ' + ', '.join(allowed)
                 )
-        for name, value, low in (
+        for name, number, low in (
             ('--steps', self.steps, 0),
             ('--batch', self.batch, 1),
             ('--workers', self.workers, 0),
             ('--seed', self.seed, 0),
         ):
-            if value < low:
-                raise SettingsError(f'option {name}', str(value), f'{low} or more')
+            if number < low:
+                raise SettingsError(f'option {name}', str(number), f'{low} or more')
         height_m = self.camera_height_m
         if height_m is not None and not 0.01 <= height_m <= 100.0:
             raise SettingsError('option --camera-height', f'{height_m}', '0.01 to 100 metres')

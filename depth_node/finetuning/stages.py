@@ -21,7 +21,7 @@ from typing import Any
 
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.audit import audit_from_json
-from depth_node.dataset.auditing import audit_recording
+from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
@@ -103,8 +103,7 @@ class FineTuning:
             made = {}
             for path in settings.recordings:
                 self.voice.say(f'looking through {path}')
-                audit = audit_recording(path, settings.choice)
-                made[str(path)] = audit.to_json()
+                made[str(path)] = audit_recording(path, settings.choice).to_json()
             record = {'audits': made}
             self.folder.write('audit', key, record, time.monotonic() - began_s)
         audits = [

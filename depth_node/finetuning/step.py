@@ -145,9 +145,9 @@ def trainable(network: DepthNetwork) -> DepthNetwork:
 def chosen_precision(network: DepthNetwork, wanted: str, size: tuple[int, int]) -> str:
     """Return 'float32' or 'bfloat16' for a network on its device.
 
-    'auto' takes bfloat16 on a GPU that has it, where the gradients prove right, and float32
-    otherwise.  torch computes some bfloat16 gradients wrong on a CPU, so there it must be asked
-    for; it is refused where the gradients of one random image do not agree.
+    'auto' takes bfloat16 where the GPU or the processor has it and the gradients of a random image
+    prove right, and float32 otherwise: torch computes some bfloat16 gradients wrong on some
+    processors.  Where it is asked for and wrong, it is refused.
 
     :param wanted: one of :data:`PRECISIONS`.
     :param size: (height, width) of the network's input, pixels.
@@ -156,9 +156,7 @@ def chosen_precision(network: DepthNetwork, wanted: str, size: tuple[int, int]) 
     if wanted not in PRECISIONS:
         raise SettingsError('precision', quoted(wanted), 'one of ' + ', '.join(PRECISIONS))
     device = next(network.parameters()).device
-    if wanted == 'float32' or (wanted == 'auto' and device.type != 'cuda'):
-        return 'float32'
-    if wanted == 'auto' and not torch.cuda.is_bf16_supported():
+    if wanted == 'float32' or (wanted == 'auto' and not _has_bfloat16(device)):
         return 'float32'
     agreement = bfloat16_agreement(network, size)
     if agreement >= _AGREEMENT:
@@ -174,6 +172,15 @@ def chosen_precision(network: DepthNetwork, wanted: str, size: tuple[int, int]) 
 
 
 _AGREEMENT = 0.98
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device computes in bfloat16 itself, and does not only imitate it."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported()
+    # torch says it of processors in private functions only, of which versions may lack some
+    asked = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def bfloat16_agreement(network: DepthNetwork, size: tuple[int, int]) -> float:

@@ -14,6 +14,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,17 @@ from tqdm import tqdm
 
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
+from depth_node.errors import MissingPackage
 from depth_node.errors import RecordingError
 from depth_node.finetuning.run_folder import STAGES
 from depth_node.finetuning.run_folder import RunFolder
+from depth_node.finetuning.settings import DEVICES
 from depth_node.finetuning.settings import POSES
+from depth_node.finetuning.settings import PRECISIONS
 from depth_node.finetuning.settings import SCALES
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.judging.gate import Outcome
+from depth_node.ros.memory import keep_large_buffers
 
 if TYPE_CHECKING:
     from depth_node.finetuning.stages import FineTuning
@@ -69,6 +74,7 @@ def _run(verb: str, options: argparse.Namespace, command: str) -> int:
     from depth_node.finetuning.stages import FineTuning
     from depth_node.finetuning.stages import Voice
 
+    keep_large_buffers(os.environ)  # a fifth of a step would go into fresh pages
     folder = RunFolder(options.out)
     bars = Bars()
     try:
@@ -173,6 +179,7 @@ def settings_of(options: argparse.Namespace) -> FineTuneSettings:
         workers=options.workers,
         seed=options.seed,
         device=options.device,
+        precision=options.precision,
         rate_hz=options.rate,
     )
 
@@ -182,14 +189,8 @@ def _check_torch() -> None:
 
     :raises MissingPackage: with the command that installs it.
     """
-    from depth_node.errors import MissingPackage
-
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage(
-            'torch', 'fine-tuning', 'pip install torch onnx onnxscript'
-        ) from error
+    if find_spec('torch') is None:
+        raise MissingPackage('torch', 'fine-tuning', 'pip install torch onnx onnxscript')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,7 +223,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--rate', type=float, default=default.rate_hz, metavar='HZ', help='images per second')
     add('--workers', type=int, default=default.workers, help='threads that prepare frames')
     add('--seed', type=int, default=default.seed, help='of everything random')
-    add('--device', default=default.device, help='auto, cpu or cuda')
+    add('--device', choices=DEVICES, default=default.device, help='where it learns')
+    add('--precision', choices=PRECISIONS, default=default.precision, help='of the network')
     return parser
 
 
