@@ -6,9 +6,7 @@ from setuptools import setup
 
 PACKAGE = 'depth_node'
 HERE = Path(__file__).parent
-TOOLS = (
-    'benchmark', 'conformance', 'demo', 'evaluate', 'finetune', 'models', 'pretrain', 'world',
-)  # fmt: skip
+TOOLS = ('benchmark', 'conformance', 'demo', 'evaluate', 'finetune', 'models', 'pretrain', 'world')
 VERSION = re.search(
     r"^__version__ = '(.+)'$", (HERE / PACKAGE / '__init__.py').read_text(), re.MULTILINE
 ).group(1)
