@@ -118,6 +118,7 @@ def test_a_fault_shows_within_a_second_and_clears_within_two(rig, name):
 
 def test_a_camera_that_is_not_described_shows_within_a_second_and_clears_within_two(rig):
     it = rig(**LONG).listen().listen_to_diagnostics()
+    it.wait(lambda: it.cameras.get_subscription_count())
     sender = Camera(it)
     unknown = Fault(WARN, '', camera={'k': [0.0] * 9})
     sender.until(lambda status: 'no_camera_info' in status.message, SHOWS_S, unknown)
