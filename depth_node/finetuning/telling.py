@@ -12,6 +12,7 @@ from typing import Any
 from depth_node import __version__
 from depth_node.files import sha256_of
 from depth_node.finetuning.proof import Proof
+from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.exhibits import evenly_spread
 from depth_node.judging.exhibits import frames_shown
 from depth_node.judging.exhibits import worst_places
@@ -61,6 +62,7 @@ def run_report(run: FineTuning, proof: Proof) -> RunReport:
             _model_record('after', read(run.folder.candidate)),
         ),
         versions=versions(),
+        blocks=BlockSettings(block_s=proof.block_s),
         notes=_notes(run, proof, record),
     )
 

@@ -22,6 +22,8 @@ from depth_node.errors import DepthNodeError
 from depth_node.files import write_text_atomically
 from depth_node.judging import html_parts as html
 from depth_node.judging import pictures
+from depth_node.judging.bootstrap import DEFAULTS
+from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.comparison import Change
 from depth_node.judging.comparison import Comparison
 from depth_node.judging.gate import Outcome
@@ -143,6 +145,8 @@ class RunReport:
     """With their hashes."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version."""
+    blocks: BlockSettings = DEFAULTS
+    """Blocks of time behind the intervals."""
     notes: tuple[str, ...] = ()
     """What else is to be known, in plain words."""
 
@@ -245,7 +249,7 @@ def _changes(report: RunReport) -> str:
     constants = {key: c for item in report.judgements for key, c in item.constants.items()}
     known = [html.row([label, text]) for label, text in constant_rows(constants)]
     guesses = html.table(['guesses that look at no pixel, but know the truth', ''], known)
-    said = html.listed(remarks(report.judgements))
+    said = html.listed(remarks(report.judgements, report.blocks))
     return table + (guesses if known else '') + said
 
 
