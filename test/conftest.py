@@ -37,6 +37,7 @@ _ABOUT_TORCH = (
     'network_page',
     'network_vectors',
     'performance_page',
+    'pretraining',
     'quantization',
     'rewrites',
     'sqldepth',
