@@ -6,6 +6,7 @@ tests: ``pip install -r requirements/run.txt -r requirements/test.txt && pytest 
 
 import gc
 import importlib.util
+import signal
 
 import pytest
 
@@ -55,6 +56,17 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def interruptible():
+    """Take SIGINT as a terminal would give it, to us and to every program that a test starts.
+
+    A shell starts what runs in its background with SIGINT ignored, and that is inherited: a node
+    would then end at SIGTERM alone, many seconds later, and Ctrl-C could not be tested.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='module', autouse=True)
