@@ -7,12 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test lint conformance benchmark performance networks soak pretrain docs clean
+.PHONY: help demo test slow lint conformance benchmark performance networks soak pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
 	@echo '          [MODEL=name | MODEL=./folder]         ... with another model than the bundled one'
 	@echo 'make test                                       install the rest and run every check'
+	@echo 'make slow                                       the tests that take too long for make test'
 	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
 	@echo 'make benchmark [MODELS=names]                   measure engines, frames and the node: ten minutes'
 	@echo 'make performance                                write docs/performance.md from what was measured'
@@ -48,6 +49,10 @@ demo: $(VENV)/run.stamp
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+# larger networks, longer checks, a million images: on top of make test, before a release
+slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m 'slow and not gpu'
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

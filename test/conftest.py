@@ -4,7 +4,9 @@ Everything but training, import and export runs without torch, on Python 3.10 to
 tests: ``pip install -r requirements/run.txt -r requirements/test.txt && pytest -m 'not slow'``.
 """
 
+import gc
 import importlib.util
+import signal
 
 import pytest
 
@@ -36,6 +38,7 @@ _ABOUT_TORCH = (
     'network_page',
     'network_vectors',
     'performance_page',
+    'pretraining',
     'quantization',
     'rewrites',
     'sqldepth',
@@ -53,6 +56,27 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def interruptible():
+    """Take SIGINT as a terminal would give it, to us and to every program that a test starts.
+
+    A shell starts what runs in its background with SIGINT ignored, and that is inherited: a node
+    would then end at SIGTERM alone, many seconds later, and Ctrl-C could not be tested.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def short_collections():
+    """Leave what is imported by now out of every later search for garbage.
+
+    A million objects of torch and its exporter, which never go away, make each take half a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='module', autouse=True)

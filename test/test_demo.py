@@ -100,7 +100,7 @@ def own_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def time_for_discovery(monkeypatch):
     """The recording lasts half a second; a busy machine takes longer to match the topics."""
     monkeypatch.setattr(demo_run, '_SETTLE_S', 2.5)
@@ -121,6 +121,7 @@ def run_of(recording: Path, out: Path, behaviour: str, **changes) -> demo_run.Ru
     return replace(run, **changes)
 
 
+@pytest.mark.usefixtures('time_for_discovery')
 def test_a_run_measures_what_went_over_dds_and_writes_all_results(recording, tmp_path, capsys):
     figures = demo_run.demonstrate(run_of(recording, tmp_path / 'out', 'good'))
     out = tmp_path / 'out'
@@ -161,6 +162,7 @@ def test_a_run_measures_what_went_over_dds_and_writes_all_results(recording, tmp
     assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
 
 
+@pytest.mark.usefixtures('time_for_discovery')
 def test_relative_inverse_depth_is_compared_after_an_alignment_and_said_to_be(recording, tmp_path):
     figures = demo_run.demonstrate(run_of(recording, tmp_path, 'relative'))
     assert figures.relative and figures.depths > COUNT // 2 and figures.clouds == 0

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from exported_before import leave_out_float16
+from exported_before import reuse_graphs
 
 from depth_node import model_folder
 from depth_node.engines import Engine
@@ -40,6 +42,7 @@ from depth_node.networks import conformance
 from depth_node.networks import make_model as maker
 from depth_node.networks import registry
 from depth_node.networks.depth_network import DepthNetwork
+from depth_node.networks.half_graph import half_graph
 from depth_node.networks.make_model import make_model
 from depth_node.networks.specification import Identity
 from depth_node.settings import parameters
@@ -81,9 +84,20 @@ def model(network: DepthNetwork, tmp_path_factory: pytest.TempPathFactory) -> Mo
 
 
 @pytest.fixture(scope='module')
-def half(network: DepthNetwork, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+def in_training() -> DepthNetwork:
+    return trained().train()
+
+
+@pytest.fixture(scope='module')
+def half(in_training: DepthNetwork, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     out = tmp_path_factory.mktemp('models') / 'half'
-    return make_model(network, card('half'), out, SIZES[:1], storage='f16')
+    return make_model(in_training, card('half'), out, SIZES[:1], storage='f16')
+
+
+@pytest.fixture
+def exported(model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make models of ``network`` from the graphs that ``model`` has."""
+    reuse_graphs(monkeypatch, model)
 
 
 def opened(model: ModelFolder, engine: str = 'auto', precision: str = 'f32') -> Engine:
@@ -451,7 +465,7 @@ def test_the_float16_graph_is_run_when_a_model_is_made(model: ModelFolder) -> No
     [(1e8, 'received 7.6.*attention.qkv.*up to 65504'), (3e4, 'off by inf standard')],
 )
 def test_a_network_beyond_float16_has_no_float16_graph_but_a_reason(
-    tmp_path: Path, gain: float, reason: str
+    tmp_path: Path, model: ModelFolder, gain: float, reason: str
 ) -> None:
     network = trained()
     attention = network.encoder.stages[0][-1].xca
@@ -460,11 +474,23 @@ def test_a_network_beyond_float16_has_no_float16_graph_but_a_reason(
         attention.qkv.weight[values] *= gain
         attention.qkv.bias[values] *= gain
         attention.proj.weight /= gain
+    size = model.card.inputs[0]
+    found = half_graph(network, size, tmp_path, read_golden(model, size), [], 'f32')
+    assert found.name is None and found.weights == ()
+    assert re.search(reason, str(found.error))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures('exported')
+def test_the_card_of_a_model_without_a_float16_graph_says_why(
+    network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_out_float16(monkeypatch)
     made = make_model(network, card('m'), tmp_path / 'm', SIZES[:1])
     assert made.card.inputs[0].graph_f16 is None
     assert not [name for name in made.card.files if 'f16' in name]
     found = made.card.metrics['parity']['96x64']
-    assert re.search(reason, found['float16 arithmetic'])
+    assert found['float16 arithmetic'] == 'not tried'
     assert 'float16 graph' not in found
 
 
@@ -480,20 +506,10 @@ def test_weights_beyond_the_range_of_f16_are_refused(tmp_path: Path) -> None:
 def test_a_graph_that_is_not_the_network_never_becomes_a_model(
     half: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = half.file(half.card.inputs[0].graph).read_bytes()
     network = trained()
     with torch.no_grad():
         network.encoder.stages[1][0].gamma[3] *= 1.5
-
-    def exports_another_network(
-        module: object, height: int, width: int, path: Path, **choices: object
-    ) -> tuple[Path, ...]:
-        for name in external_files(half.file(half.card.inputs[0].graph)) - {WEIGHTS_NAME}:
-            path.with_name(name).write_bytes(half.file(name).read_bytes())
-        path.write_bytes(graph)
-        return (path,)
-
-    monkeypatch.setattr(maker, 'export_onnx', exports_another_network)
+    reuse_graphs(monkeypatch, half)
     with pytest.raises(EngineError, match='standard deviations'):
         make_model(network, card('m'), tmp_path / 'm', SIZES[:1], storage='f16')
     assert list(tmp_path.iterdir()) == []
@@ -507,6 +523,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *classes: type) -> None:
         monkeypatch.setattr(broken, '__init__', fail)
 
 
+@pytest.mark.usefixtures('exported')
 def test_an_engine_that_cannot_load_a_model_is_recorded_with_the_reason(
     network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +539,7 @@ def test_an_engine_that_cannot_load_a_model_is_recorded_with_the_reason(
     assert engine.info.name == 'onnxruntime' and 'no kernel' in notes[0]
 
 
+@pytest.mark.usefixtures('exported')
 def test_torch_alone_may_serve_a_model_but_one_engine_must(
     network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -536,6 +554,7 @@ def test_torch_alone_may_serve_a_model_but_one_engine_must(
     assert [path.name for path in tmp_path.iterdir()] == ['m']
 
 
+@pytest.mark.usefixtures('exported')
 @pytest.mark.parametrize('broken', [OpenVinoEngine, OnnxRuntimeEngine, TorchEngine])
 def test_one_engine_that_disagrees_is_enough_to_refuse_a_model(
     network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type
@@ -547,6 +566,7 @@ def test_one_engine_that_disagrees_is_enough_to_refuse_a_model(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures('exported')
 def test_rounding_may_carry_one_engine_off_in_a_deep_network_but_not_every_graph(
     network: DepthNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,12 +585,14 @@ def test_rounding_may_carry_one_engine_off_in_a_deep_network_but_not_every_graph
     assert [path.name for path in tmp_path.iterdir()] == ['m']
 
 
-def test_making_a_model_leaves_the_network_as_it_was(tmp_path: Path) -> None:
-    network = trained().train()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    make_model(network, card('m'), tmp_path / 'm', SIZES[:1], storage='f16')
-    assert network.training and all(value.requires_grad for value in network.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+@pytest.mark.usefixtures('half')
+def test_making_a_model_leaves_the_network_as_it_was(in_training: DepthNetwork) -> None:
+    before = trained().state_dict()
+    assert all(module.training for module in in_training.modules())
+    assert all(value.requires_grad for value in in_training.parameters())
+    after = in_training.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
 
 
 def test_a_card_with_another_normalisation_than_the_graph_leaves_out_is_refused(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exported_before import reuse_graphs
 
 from depth_node import model_folder
 from depth_node.errors import MissingPackage
@@ -106,8 +107,12 @@ def test_list_and_show_tell_what_a_user_needs(
 
 
 def test_a_model_made_again_keeps_its_weights_and_card(
-    imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    imported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    reuse_graphs(monkeypatch, model_folder.read(imported))
     copy = tmp_path / 'copy'
     shutil.copytree(imported, copy)
     before = model_folder.read(copy)

@@ -13,6 +13,10 @@ from network_vectors import released_layouts
 
 from depth_node.networks.checkpoint import check_entries
 
+# of the code of dpt_swin2_base_384 and dpt_beit_base_384, at several times the weights
+LARGER = ('dpt_swin2_large_384', 'dpt_beit_large_384', 'dpt_beit_large_512')
+QUICK = [name for name in CASES if name not in LARGER]
+
 
 @pytest.fixture(scope='module')
 def recorded():
@@ -20,7 +24,9 @@ def recorded():
         return {key: stored[key] for key in stored.files}
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+    'name', [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
+)
 def test_network_gives_the_recorded_numbers(name, recorded):
     case = case_of(name)
     found = computed(name, case)

@@ -227,7 +227,12 @@ def test_a_recording_without_depth_cannot_judge(tmp_path: Path) -> None:
         load_views(tmp_path / 'empty', [(96, 128)], 2)
 
 
-def test_a_bundled_model_runs_and_tells_its_figures(tmp_path: Path) -> None:
+def test_a_bundled_model_runs_and_tells_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exported_before import leave_out_float16
+
+    leave_out_float16(monkeypatch)
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (64, 96, 3), np.uint8)
     views = [JudgedView(rgb, rng.uniform(1.0, 4.0, (64, 96)).astype(np.float32), 60.0)]

@@ -128,18 +128,20 @@ def test_tapered_cylinders_have_exact_depth(taper, eye):
         return np.maximum(np.hypot(p[..., 0], p[..., 1]) - radius, np.abs(p[..., 2]) - 1)
 
     # March along every ray and refine the first change of sign: another way than the formula.
-    before = np.full(wanted.shape, 0.5)
+    low = np.full(wanted.shape, 0.5)
+    high = wanted.copy()
     for t in np.arange(0.5, 7.0, 0.01):
-        after = np.full(wanted.shape, t)
-        fresh = ~np.isfinite(wanted) & (outside(after) <= 0)
-        if fresh.any():
-            low, high = before.copy(), after.copy()
-            for _ in range(40):
-                middle = (low + high) / 2
-                inside = outside(middle) <= 0
-                low, high = np.where(inside, low, middle), np.where(inside, middle, high)
-            wanted = np.where(fresh, high, wanted)
-        before = after
+        ahead = ~np.isfinite(high)
+        met = ahead & (outside(np.full(wanted.shape, t)) <= 0)
+        high[met] = t
+        low[ahead & ~met] = t
+    hit = np.isfinite(high)
+    low, high = np.where(hit, low, 0.5), np.where(hit, high, 0.5)
+    for _ in range(40):
+        middle = (low + high) / 2
+        inside = outside(middle) <= 0
+        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
+    wanted[hit] = high[hit]
     found = depth_of(solids, pose=pose, slopes=slopes)
     both = np.isfinite(wanted) & np.isfinite(found)
     assert both.sum() > 150
