@@ -26,7 +26,7 @@ from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
 
 SIZE = (120, 160)
-HIDDEN = ('/camera/depth/image_rect', '/scan')
+HIDDEN = ('/camera/depth/image_rect', '/camera/depth/image_raw', '/scan')
 BENT = RecordingSettings(seconds=4.0, rate_hz=10.0, width=160, height=120, lens='plumb_bob')
 IDLE = RecordingSettings(
     seconds=6.0, rate_hz=10.0, width=160, height=120, stand_still=True, turn=True

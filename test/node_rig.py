@@ -133,7 +133,7 @@ class Rig:
         return self
 
     def listen_to_diagnostics(self):
-        """Subscribe to the health; wait until the node knows, so that a test times the node alone."""
+        """Subscribe to the health; wait until the node knows: tests time the node alone."""
         self.peer.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 10)
         self.wait(lambda: self.node._diagnostics.get_subscription_count())
         return self

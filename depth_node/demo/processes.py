@@ -66,7 +66,7 @@ class Child:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+                preexec_fn=lambda: _begin_child(libc),
             )
         return self
 
@@ -140,3 +140,9 @@ class Child:
         except OSError:
             return ''
         return '\n'.join(text.splitlines()[-count:])
+
+
+def _begin_child(libc: ctypes.CDLL) -> None:
+    """Let a child end with its parent, and take SIGINT also where a shell's background does not."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
