@@ -143,6 +143,6 @@ class Child:
 
 
 def _begin_child(libc: ctypes.CDLL) -> None:
-    """Let a child end with its parent, and take SIGINT also where a shell's background does not."""
+    """Let a child end with its parent, and take SIGINT in a shell's background too."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
