@@ -25,6 +25,7 @@ from depth_node.dataset.pairs_by_flow import plan_pairs_by_flow
 from depth_node.dataset.view_change import view_change
 
 SLOW = replace(IDLE, seconds=10.0, rate_hz=5.0)
+DEPTH_M = 3.6  # median of what its frames show
 MODEL = from_horizontal_fov(256, 192, 1.2)
 SECOND = 1_000_000_000
 
@@ -66,6 +67,15 @@ def test_parallax_is_what_the_turn_leaves_over(turn, shift):
     assert found.angle_rad == pytest.approx(np.linalg.norm(turn), abs=0.006)
 
 
+def test_overlap_is_the_share_that_stays_in_view():
+    before, after, _ = seen_from((0, 0.2, 0), (0, 0, 0))
+    shift_px = np.mean(np.abs(after - before)[:, 0])
+    assert view_change(before, before, MODEL).overlap == 1.0
+    assert view_change(before, after, MODEL).overlap == pytest.approx(
+        1.0 - shift_px / MODEL.width, abs=0.04
+    )
+
+
 def test_images_without_a_common_motion_say_nothing():
     rng = np.random.default_rng(1)
     before, after = rng.uniform(0, 190, (2, 60, 2))
@@ -75,7 +85,7 @@ def test_images_without_a_common_motion_say_nothing():
 
 def test_pairs_without_poses_are_about_those_with_poses():
     cache = cached(SLOW, HIDDEN)
-    posed = plan_pairs(cache, range(len(cache)), 2.5)
+    posed = plan_pairs(cache, range(len(cache)), DEPTH_M)
     plan = plan_pairs_by_flow(cache, range(len(cache)))
     share = (cache.stamps_ns - cache.stamps_ns[0]) * 1e-9 / SLOW.seconds
     used = {pair.source for pairs in plan.targets.values() for pair in pairs} | set(plan.targets)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,11 +28,13 @@ from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.pairs import idle_motion
 from depth_node.dataset.pairs import picked
 from depth_node.dataset.poses import Floats
+from depth_node.dataset.scale import Predict
 from depth_node.dataset.tracks import Grey
 from depth_node.dataset.tracks import TrackLimits
 from depth_node.dataset.tracks import corners_in
 from depth_node.dataset.tracks import flow_of
 from depth_node.dataset.tracks import grey_of
+from depth_node.dataset.tracks import triangulated
 from depth_node.dataset.view_change import FEWEST_TRACKS
 from depth_node.dataset.view_change import ViewChange
 from depth_node.dataset.view_change import view_change
@@ -42,6 +45,7 @@ _RETURN_PX = 0.5
 _LOST = 0.3
 _WINDOW_NS = 600_000_000
 _IMAGES_KEPT = 64
+_FEWEST_DEPTHS = 10
 
 Changes = dict[tuple[int, int], ViewChange]
 """(earlier, later), places among the frames in question -> how the view changed."""
@@ -83,6 +87,54 @@ def plan_pairs_by_flow(
         else:
             dropped[idle[at] or _reason(near, at, stamps, limits)] += 1
     return PairPlan(targets, dict(dropped))
+
+
+def posed_by_depth(cache: FrameCache, plan: PairPlan, predict: Predict) -> PairPlan:
+    """Return the pairs with poses whose length is in the unit of a model's depth.
+
+    The images give turn and direction.  Corners triangulated with a way of 1 then are as much
+    nearer than the model says as the way is longer: the median over them.
+
+    :param predict: the model.
+    :returns: pairs for which that was possible; targets without any are counted as dropped.
+    :raises RecordingError: when an image of the cache cannot be read.
+    """
+    targets: dict[int, tuple[Pair, ...]] = {}
+    dropped = Counter(plan.dropped)
+    for index, pairs in plan.targets.items():
+        depth_m = predict(cache.rgb(index))
+        target = grey_of(cache.rgb(index))
+        corners = corners_in(target, cache.seen, _CORNERS)
+        found = [
+            posed
+            for pair in pairs
+            if (posed := _posed(cache, pair, depth_m, target, corners)) is not None
+        ]
+        if found:
+            targets[index] = tuple(found)
+        else:
+            dropped[UNFOLLOWED] += 1
+    return PairPlan(targets, dict(dropped))
+
+
+def _posed(
+    cache: FrameCache, pair: Pair, depth_m: NDArray[np.float32], target: Grey, corners: Floats
+) -> Pair | None:
+    """Return a pair with its pose, in the unit of ``depth_m``; None where that fails."""
+    source = grey_of(cache.rgb(pair.source))
+    there, good = _followed(target, source, corners, corners)
+    change = view_change(corners[good], there[good], cache.camera)
+    if change is None or not np.isfinite(change.T_second_first).all():
+        return None
+    pose = change.T_second_first.copy()
+    known = triangulated(target, [(source, pose)], cache.camera, cache.seen, _CORNERS).depth
+    with np.errstate(divide='ignore', invalid='ignore'):
+        ratios = known.sampled(depth_m) / known.depth_m
+    ratios = ratios[np.isfinite(ratios)]
+    if len(ratios) < _FEWEST_DEPTHS:
+        return None
+    pose[:3, 3] *= float(np.median(ratios))
+    return replace(pair, T_source_target=pose)
 
 
 def _changes(

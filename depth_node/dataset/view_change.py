@@ -25,7 +25,7 @@ _TURN_ONLY_PX = 0.7
 _INLIER_PX = 1.0
 _LEAST_INLIERS = 0.5
 _ROUNDS = 3
-_GRID = (9, 7)
+_GRID = (16, 12)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class ViewChange:
     """Median movement of corners that is not due to turning, pixels."""
     overlap: float
     """Share of the first image that the second shows, 0 to 1."""
+    T_second_first: Floats
+    """(4, 4), with a translation of length 1; NaN where turning explains all."""
 
 
 def view_change(before_px: Floats, after_px: Floats, model: CameraModel) -> ViewChange | None:
@@ -58,16 +60,18 @@ def view_change(before_px: Floats, after_px: Floats, model: CameraModel) -> View
     turn = rotation_between(before, after)
     if turn is None:
         return None
-    matrix = _matrix(-turn)
+    matrix, shift = _matrix(-turn), np.full(3, np.nan)
     parallax_px = _left_px(matrix, before, after, focal)
     if parallax_px > _TURN_ONLY_PX:
         found = _essential(before, after, focal)
         if found is None:
             return None
-        matrix, agrees = found
+        matrix, shift, agrees = found
         parallax_px = _left_px(matrix, before[agrees], after[agrees], focal)
     angle = float(np.linalg.norm(cv2.Rodrigues(matrix)[0]))
-    return ViewChange(flow_px, angle, parallax_px, _overlap(before_px, after_px, model))
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = matrix, shift
+    return ViewChange(flow_px, angle, parallax_px, _overlap(before_px, after_px, model), pose)
 
 
 def _matrix(turn: Floats) -> Floats:
@@ -88,8 +92,8 @@ def _left_px(matrix: Floats, before: Floats, after: Floats, focal: Floats) -> fl
 
 def _essential(
     before: Floats, after: Floats, focal: Floats
-) -> tuple[Floats, NDArray[np.bool_]] | None:
-    """Return the turn (3, 3), first camera to second, and who agrees with it."""
+) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
+    """Return turn (3, 3) and direction (3,), first camera to second, and who agrees with them."""
     threshold = _INLIER_PX / float(focal.mean())
     matrix, mask = cv2.findEssentialMat(before, after, np.eye(3), cv2.RANSAC, 0.999, threshold)
     if matrix is None or matrix.shape != (3, 3):
@@ -98,11 +102,13 @@ def _essential(
     if agrees.sum() < max(FEWEST_TRACKS, _LEAST_INLIERS * len(before)):
         return None
     _, turn, shift, _ = cv2.recoverPose(matrix, before[agrees], after[agrees], np.eye(3))
-    return _refined(turn, shift.ravel(), before[agrees], after[agrees]), agrees
+    return *_refined(turn, shift.ravel(), before[agrees], after[agrees]), agrees
 
 
-def _refined(turn: Floats, shift: Floats, before: Floats, after: Floats) -> Floats:
-    """Return the turn that makes all points lie on their epipolar lines best (Gauss-Newton).
+def _refined(turn: Floats, shift: Floats, before: Floats, after: Floats) -> tuple[Floats, Floats]:
+    """Return turn and direction that make all points lie on their epipolar lines best.
+
+    Gauss-Newton.
 
     The residual is Sampson's: the epipolar product over the length of its gradient.
     """
@@ -126,7 +132,7 @@ def _refined(turn: Floats, shift: Floats, before: Floats, after: Floats) -> Floa
         shift = shift / np.linalg.norm(shift)
         if np.linalg.norm(step[:3]) < 1e-5:
             break
-    return turn
+    return turn, shift
 
 
 def _sampson(turn: Floats, shift: Floats, first: Floats, second: Floats) -> Floats:
@@ -145,7 +151,8 @@ def _overlap(before_px: Floats, after_px: Floats, model: CameraModel) -> float:
     rows = np.concatenate([before_px, np.ones((len(before_px), 1))], axis=1)
     bend = np.linalg.lstsq(rows, after_px, rcond=None)[0]
     u, v = np.meshgrid(
-        np.linspace(0, model.width - 1, _GRID[0]), np.linspace(0, model.height - 1, _GRID[1])
+        (np.arange(_GRID[0]) + 0.5) * model.width / _GRID[0] - 0.5,
+        (np.arange(_GRID[1]) + 0.5) * model.height / _GRID[1] - 0.5,
     )
     moved = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1) @ bend
     inside = (moved >= -0.5) & (moved <= (model.width - 0.5, model.height - 0.5))

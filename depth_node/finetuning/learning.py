@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from depth_node import camera
 from depth_node.dataset import sparse_depth
+from depth_node.dataset.pairs_by_flow import has_poses
+from depth_node.dataset.pairs_by_flow import posed_by_depth
 from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.finetuning.kept_scale import KeptScale
@@ -61,6 +63,8 @@ Counted = Callable[[str, int, int], None]
 FEWEST_TARGETS = 20
 _TEACHER_WEIGHT = 0.1
 _GEOMETRY_WEIGHT = 0.05
+_POSE_WEIGHT = 0.1
+"""Of the difference between the poses of a network and those that tracks and depth tell."""
 _SPARSE_WEIGHTS = {
     sparse_depth.DEPTH_IMAGE: 0.2,
     sparse_depth.LIDAR: 0.2,
@@ -152,6 +156,8 @@ def learned(
         seed=settings.seed,
         source_views=by_network or bool(weights.geometry),
     )
+    if by_network:
+        preparation = _posed(start, preparation)
     footage = _footage(start, preparation, settings, folder, counted)
     samples = Samples(footage, batch)
     poses = _poses(settings, by_network, samples)
@@ -255,6 +261,7 @@ def _weights(
         sparse=sparse if in_metres else 0.0,
         teacher=_TEACHER_WEIGHT if settings.teacher else 0.0,
         geometry=_GEOMETRY_WEIGHT if device.type == 'cuda' else 0.0,
+        residual=_POSE_WEIGHT if by_network else LossWeights.residual,
     )
 
 
@@ -262,6 +269,17 @@ def _poses(settings: FineTuneSettings, by_network: bool, samples: Samples) -> Po
     if by_network:
         return NetworkPoses(pose_networks.PoseCnn())
     return BoundedResidual(samples.pairs) if settings.pose == 'residual' else RecordedPoses()
+
+
+def _posed(start: StartModel, preparation: Preparation) -> Preparation:
+    """Give pairs without poses those that tracks tell with the depth of the start model."""
+    recordings = []
+    for item in preparation.recordings:
+        if not has_poses(item.cache):
+            predict = start.depth_m(item.cache.camera, preparation.scale)
+            item = replace(item, plan=posed_by_depth(item.cache, item.plan, predict))
+        recordings.append(item)
+    return replace(preparation, recordings=tuple(recordings))
 
 
 def _footage(
