@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dataset_samples import HIDDEN
 from dataset_samples import IDLE
+from dataset_samples import TrueModel
 from dataset_samples import cached
 
 from depth_node.camera import from_horizontal_fov
@@ -18,10 +19,12 @@ from depth_node.dataset.pairs import STANDING
 from depth_node.dataset.pairs import TURNING
 from depth_node.dataset.pairs import UNFOLLOWED
 from depth_node.dataset.pairs import PairLimits
+from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.pairs import parallax_px
 from depth_node.dataset.pairs import plan_pairs
 from depth_node.dataset.pairs_by_flow import has_poses
 from depth_node.dataset.pairs_by_flow import plan_pairs_by_flow
+from depth_node.dataset.pairs_by_flow import posed_by_depth
 from depth_node.dataset.view_change import view_change
 
 SLOW = replace(IDLE, seconds=10.0, rate_hz=5.0)
@@ -106,6 +109,17 @@ def test_pairs_without_poses_are_about_those_with_poses():
         for p in pairs
     ]
     assert 0.5 < np.median(true) / np.median([p.parallax_px for p in pairs]) < 2.0
+    poses = cache.poses
+    truth = TrueModel(SLOW, cache, factor=0.5)
+    few = PairPlan(dict(list(plan.targets.items())[::5]))
+    posed_pairs = posed_by_depth(cache, few, truth).targets.values()
+    ratios = [
+        np.linalg.norm(pair.T_source_target[:3, 3])
+        / np.linalg.norm((np.linalg.inv(poses[pair.source]) @ poses[pair.target])[:3, 3])
+        for found in posed_pairs
+        for pair in found
+    ]
+    assert len(ratios) >= 6 and 0.35 < np.median(ratios) < 0.7, 'in the units of the model'
     assert any({p.source < k for p in found} == {True, False} for k, found in plan.targets.items())
 
 
