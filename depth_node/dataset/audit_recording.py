@@ -197,8 +197,8 @@ def _sample(
             fields, source = AssumedCamera().fields(assumed, width, height, ''), source_of(assumed)
         if fields is None:
             found.reasons.append(
-                'There is no camera_info: give the intrinsics of the camera (fx fy cx cy in '
-                'pixels) or its horizontal field of view in degrees.'
+                'There is no camera_info: give camera.intrinsics (fx fy cx cy in pixels) or '
+                'camera.horizontal_fov_deg.'
             )
             return ImageSample(None, None)
         is_rectified = is_named_rectified(topic.name)
