@@ -25,6 +25,7 @@ _ABOUT_TORCH = (
     'finetuning_step',
     'finetuning_trainer',
     'finetuning_warp',
+    'finetuning_without_poses',
     'folding',
     'gpu_frame',
     'graph_files',

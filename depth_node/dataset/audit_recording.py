@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera import CameraView
+from depth_node.camera import check_fields
 from depth_node.camera import chosen_view
 from depth_node.camera import is_named_rectified
 from depth_node.camera import view_of
@@ -110,7 +111,7 @@ def _audit(
 ) -> Audit:
     return Audit(
         recording=str(recording.path),
-        choice=_choice(topics),
+        choice=_choice(topics, found),
         camera_frame=frame,
         frames=len(found.stamps_ns),
         stamps=stamps_of(found),
@@ -190,6 +191,7 @@ def _sample(
     """Make the sample for a camera; one that cannot be used becomes a reason."""
     height, width = rgb.shape[:2]
     source = 'camera_info'
+    fields = _usable(fields, assumed, found)
     try:
         if fields is None:
             fields, source = AssumedCamera().fields(assumed, width, height, ''), source_of(assumed)
@@ -207,6 +209,20 @@ def _sample(
         return ImageSample(None, None)
     found.camera = _camera(width, height, fields, view, source, is_rectified)
     return ImageSample(raw.model, None if is_rectified else lens_of(fields))
+
+
+def _usable(
+    fields: CameraFields | None, assumed: CameraSettings, found: Findings
+) -> CameraFields | None:
+    """Return the camera_info; None where it is of no use and there is another description."""
+    if fields is None or not source_of(assumed):
+        return fields
+    try:
+        check_fields(fields)
+    except CameraRejected as error:
+        found.warnings.append(f'The camera_info is not used: {error}')
+        return None
+    return fields
 
 
 def _camera(
@@ -277,10 +293,15 @@ def _frame_of(recording: Recording, topic: Topic | None) -> str:
     return str(getattr(content, 'frame_id', ''))
 
 
-def _choice(topics: RecordingTopics) -> TopicChoice:
-    """Name the topics that are used, so that a later stage uses the same."""
+def _choice(topics: RecordingTopics, found: Findings) -> TopicChoice:
+    """Name the topics that are used, so that a later stage uses the same.
+
+    Poses that cannot be used are left out, or that stage would stumble over them again.
+    """
     odometry = '' if topics.odometry is None else topics.odometry.name
-    if topics.odometry is None and topics.transforms:
+    if found.motion is None:
+        odometry = ''
+    elif topics.odometry is None and topics.transforms:
         odometry = TF_PREFIX + topics.fixed_frame
     names = {
         role: '' if topic is None else topic.name

@@ -76,7 +76,7 @@ class CacheSettings:
     rectify: str = 'auto'
     """The node's input.rectify."""
     assumed: CameraFields | None = None
-    """The camera, where the recording has no camera_info."""
+    """The camera, where the recording has no usable camera_info: then none of it counts."""
 
     @classmethod
     def of(
@@ -246,7 +246,8 @@ class _Footage:
             if record.topic in by_topic:
                 by_topic[record.topic].hear(content)
             elif isinstance(content, CameraFields):
-                self._fields = replace(content, stamp_ns=0)
+                if self._settings.assumed is None:
+                    self._fields = replace(content, stamp_ns=0)
             elif isinstance(content, (RawImage, CompressedImage)):
                 ordinal += 1
                 if progress is not None:
@@ -337,11 +338,15 @@ class _Footage:
 
     def _first_fields(self) -> CameraFields:
         info = self._topics.camera_info
-        fields = None if info is None else self._recording.first(info)
-        found = fields if isinstance(fields, CameraFields) else self._settings.assumed
-        if found is None:
+        found: object = self._settings.assumed
+        if found is None and info is not None:
+            found = self._recording.first(info)
+        if not isinstance(found, CameraFields):
             raise RecordingError(
-                f'recording {self._recording.path}', 'no camera_info', 'one message at least'
+                f'recording {self._recording.path}',
+                'no camera_info',
+                'one message at least',
+                'Give the intrinsics of the camera or its field of view.',
             )
         return replace(found, stamp_ns=0)
 

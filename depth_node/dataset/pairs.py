@@ -28,8 +28,9 @@ Floats = NDArray[np.float64]
 TypicalDepth = Union[float, Callable[[int], float]]
 """Metres, for all frames or by the index of the frame."""
 
-NO_POSE, STANDING, TURNING, LITTLE_PARALLAX, FAST, LONELY = (
+NO_POSE, STANDING, TURNING, LITTLE_PARALLAX, FAST, LONELY, UNFOLLOWED = (
     'no_pose', 'standing', 'turning', 'little_parallax', 'too_fast', 'no_neighbour',
+    'not_followed',
 )  # fmt: skip
 DROP_REASONS = {
     NO_POSE: 'the recording does not say where the camera was',
@@ -38,6 +39,7 @@ DROP_REASONS = {
     LITTLE_PARALLAX: 'the camera moved too little, or straight along the line of sight',
     FAST: 'the camera moved or turned too far from one frame to the next',
     LONELY: 'no other frame near in time',
+    UNFOLLOWED: 'without poses: too few corners could be followed to its neighbours',
 }
 """Why a frame is no target."""
 
@@ -73,7 +75,7 @@ class Pair:
     source: int
     """Index in the cache."""
     T_source_target: Floats
-    """(4, 4) maps points of the target's camera to the source's, metres."""
+    """(4, 4) maps points of the target's camera to the source's, metres; NaN: not recorded."""
     parallax_px: float
     """Median movement that is not due to turning, at the typical depth, pixels."""
 
@@ -133,7 +135,7 @@ def plan_pairs(
             continue
         targets[index] = tuple(
             Pair(index, int(chosen[other]), pose, parallax)
-            for other, pose, parallax in _picked(good, at, limits)
+            for other, pose, parallax in picked(good, at, limits)
         )
     return PairPlan(targets, dict(dropped))
 
@@ -221,12 +223,12 @@ def _idle(
         else:
             moved = np.linalg.inv(poses[first]) @ poses[last]
             parallax = float(_parallaxes(moved[None], model, depths_m[at], slopes)[0])
-            reasons.append(_idle_motion(parallax, angle_rad(moved), seconds, limits))
+            reasons.append(idle_motion(parallax, angle_rad(moved), seconds, limits))
     return reasons
 
 
-def _idle_motion(parallax: float, angle: float, seconds: float, limits: PairLimits) -> str:
-    """Return why a motion teaches nothing, or ''."""
+def idle_motion(parallax: float, angle: float, seconds: float, limits: PairLimits) -> str:
+    """Return why a motion teaches nothing, or ''; pixels, radians and seconds."""
     if parallax * limits.max_time_s < limits.min_parallax_px * seconds:
         return STANDING if angle < _STILL_RAD_S * seconds else TURNING
     if parallax * limits.max_rotation_rad < limits.min_parallax_px * angle:
@@ -305,7 +307,7 @@ def _overlaps(relative: Floats, model: CameraModel, depth_m: float, slopes: Floa
     return np.asarray(inside.mean(axis=1))
 
 
-def _picked(good: list[Candidate], at: int, limits: PairLimits) -> list[Candidate]:
+def picked(good: list[Candidate], at: int, limits: PairLimits) -> list[Candidate]:
     """Choose sources on both sides in time, whose parallaxes differ where there is a choice."""
     middle = np.sqrt(limits.min_parallax_px * limits.max_parallax_px)
 

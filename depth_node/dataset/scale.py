@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from depth_node.camera import ray_slopes
 from depth_node.dataset import sparse_depth
 from depth_node.dataset.frame_cache import FrameCache
+from depth_node.dataset.pairs import Pair
 from depth_node.dataset.pairs import PairPlan
+from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.tracks import SOURCE as TRACKS
 from depth_node.dataset.tracks import tracked_depth
 from depth_node.frames import CameraModel
@@ -101,7 +103,7 @@ def estimate_scales(
     places: dict[str, dict[int, float]] = defaultdict(dict)
     for index in _spread(list(plan.targets), _MOST_FRAMES):
         predicted = predict(cache.rgb(index))
-        parts = [*cache.sparse_all(index), tracked_depth(cache, plan.targets[index]).depth]
+        parts = [*cache.sparse_all(index), *_tracked(cache, plan.targets[index])]
         for part in parts:
             _collect(found[_name(part.source)], part.depth_m, part.sampled(predicted))
             places[_name(part.source)].update(_by_place(part, index))
@@ -111,6 +113,8 @@ def estimate_scales(
             given = f'{sparse_depth.HEIGHT} {height_m:g} m'
             _collect(found[given], np.full(len(heights), height_m), heights)
     found.setdefault(_name(TRACKS), [])
+    if height_m is not None:
+        found.setdefault(f'{sparse_depth.HEIGHT} {height_m:g} m', [])
     estimates = [_estimate(name, samples) for name, samples in found.items()]
     return _compared(sorted(estimates, key=_rank), places)
 
@@ -185,6 +189,12 @@ def _compared(
 
 def _name(source: sparse_depth.SparseSource) -> str:
     return f'{source.kind} {source.topic}'
+
+
+def _tracked(cache: FrameCache, pairs: Sequence[Pair]) -> list[SparseDepth]:
+    """Return what is triangulated of a frame; nothing where its pairs have no poses."""
+    posed = [pair for pair in pairs if np.isfinite(pair.T_source_target).all()]
+    return [tracked_depth(cache, posed).depth] if posed else []
 
 
 def _rank(estimate: ScaleEstimate) -> int:

@@ -79,8 +79,8 @@ def tracked_depth(
     :param pairs: of one target.
     :raises RecordingError: when an image of the cache cannot be read.
     """
-    target = _grey(cache.rgb(pairs[0].target))
-    sources = [(_grey(cache.rgb(pair.source)), pair.T_source_target) for pair in pairs]
+    target = grey_of(cache.rgb(pairs[0].target))
+    sources = [(grey_of(cache.rgb(pair.source)), pair.T_source_target) for pair in pairs]
     return triangulated(target, sources, cache.camera, cache.seen, limits)
 
 
@@ -99,7 +99,7 @@ def triangulated(
     :param seen: (h, w) False where images are black.
     """
     limits = limits or TrackLimits()
-    corners = _corners(target, seen, limits)
+    corners = corners_in(target, seen, limits)
     slopes = (corners - (model.cx, model.cy)) / (model.fx, model.fy)
     rays = np.concatenate([slopes, np.ones((len(slopes), 1))], axis=1)
     followed = [
@@ -143,11 +143,12 @@ def measured_depth_m(
     return depth_m if found else None
 
 
-def _grey(rgb: NDArray[np.uint8]) -> Grey:
+def grey_of(rgb: NDArray[np.uint8]) -> Grey:
+    """Return (h, w) grey of (h, w, 3) RGB."""
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _corners(grey: Grey, seen: NDArray[np.bool_], limits: TrackLimits) -> Floats:
+def corners_in(grey: Grey, seen: NDArray[np.bool_], limits: TrackLimits) -> Floats:
     """Return (N, 2) corners, pixels, away from what was not seen."""
     border = _WINDOW_PX // 2
     mask = np.zeros(grey.shape, np.uint8)
@@ -180,21 +181,26 @@ def _followed(
     turned = rays @ pose[:3, :3].T
     ahead = turned[:, 2] > 0.1
     start = np.where(ahead[:, None], _projected(turned, model), corners)
-    there, good = _flow(target, source, corners, start)
+    there, good = flow_of(target, source, corners, start)
     inside = (there >= 0.0) & (there <= (model.width - 1.0, model.height - 1.0))
     good &= ahead & inside.all(axis=1)
     good &= _epipolar_px(there, turned, pose, model) <= limits.max_epipolar_px
     if good.any():
         # back from a place of its own, so that standing still is no success
         begin = there[good] + (corners - start)[good]
-        back, returned = _flow(source, target, there[good], begin)
+        back, returned = flow_of(source, target, there[good], begin)
         near = np.linalg.norm(back - corners[good], axis=1) <= limits.max_return_px
         good[good] = returned & near
     return there, good
 
 
-def _flow(one: Grey, two: Grey, points: Floats, start: Floats) -> Followed:
-    """Follow points from one image to another."""
+def flow_of(one: Grey, two: Grey, points: Floats, start: Floats) -> Followed:
+    """Follow points from one image to another.
+
+    :param points: (N, 2) in the first, pixels.
+    :param start: (N, 2) where to begin to look in the second.
+    :returns: (N, 2) in the second, and which were found.
+    """
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
     moved, status, _ = cv2.calcOpticalFlowPyrLK(
         one, two, _flat(points), _flat(start),

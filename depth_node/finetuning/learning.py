@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 
 from depth_node import camera
 from depth_node.dataset import sparse_depth
+from depth_node.dataset.pairs_by_flow import has_poses
+from depth_node.dataset.pairs_by_flow import posed_by_depth
 from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
+from depth_node.finetuning.kept_scale import KeptScale
+from depth_node.finetuning.kept_scale import kept_scale
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.pose import BoundedResidual
 from depth_node.finetuning.pose import NetworkPoses
@@ -58,6 +63,8 @@ Counted = Callable[[str, int, int], None]
 FEWEST_TARGETS = 20
 _TEACHER_WEIGHT = 0.1
 _GEOMETRY_WEIGHT = 0.05
+_POSE_WEIGHT = 0.1
+"""Of the difference between the poses of a network and those that tracks and depth tell."""
 _SPARSE_WEIGHTS = {
     sparse_depth.DEPTH_IMAGE: 0.2,
     sparse_depth.LIDAR: 0.2,
@@ -81,6 +88,8 @@ class Learned:
     """Wall time of this process, seconds."""
     device: str
     """Where."""
+    kept: KeptScale = field(default_factory=KeptScale)
+    """What gives the depth its scale back, where a pose network has let it drift."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -92,6 +101,7 @@ class Learned:
             'weights': vars(self.weights),
             'schedule': vars(self.schedule),
             'seconds': self.seconds,
+            'kept_scale': vars(self.kept),
             'device': self.device,
         }
 
@@ -146,11 +156,15 @@ def learned(
         seed=settings.seed,
         source_views=by_network or bool(weights.geometry),
     )
+    if by_network:
+        preparation = _posed(start, preparation)
     footage = _footage(start, preparation, settings, folder, counted)
     samples = Samples(footage, batch)
     poses = _poses(settings, by_network, samples)
     steps = settings.steps or steps_for(len(samples), settings.batch)
     schedule = Schedule(steps=steps)
+    if settings.steps:  # whoever asks for a short training does not want a long warm-up
+        schedule = replace(schedule, pose_steps=min(schedule.pose_steps, 2 * settings.steps))
     made = fine_tuned(
         network,
         meaning,
@@ -165,7 +179,9 @@ def learned(
         ),
         progress,
     )
-    return Learned(made, weights, schedule, time.monotonic() - began_s, device.type)
+    counted('scale', 0, 1)
+    kept = kept_scale(start, made.network, preparation) if by_network else KeptScale()
+    return Learned(made, weights, schedule, time.monotonic() - began_s, device.type, kept)
 
 
 def exported(
@@ -191,7 +207,7 @@ def poses_by_network(settings: FineTuneSettings, preparation: Preparation) -> bo
     """Tell whether poses come from a network, because none were recorded or it is asked for."""
     if settings.pose != 'auto':
         return settings.pose == 'network'
-    return not any(item.cache.header.pose_source for item in preparation.recordings)
+    return not preparation.posed
 
 
 def _card(
@@ -203,11 +219,13 @@ def _card(
     scale: dict[str, Any] = {'factor': preparation.scale, 'source': 'start model'}
     if chosen is not None:
         scale |= {'source': chosen.source, 'spread': chosen.spread, 'points': chosen.samples}
+    if made.kept.source:
+        scale |= {'after_training': made.kept.factor, 'by': made.kept.source}
     recordings = ', '.join(item.name for item in preparation.recordings)
     return replace(
         card,
         name=card.name if card.name.endswith(_SUFFIX) else card.name + _SUFFIX,
-        depth_scale=card.depth_scale * preparation.scale,
+        depth_scale=card.depth_scale * preparation.scale * made.kept.factor,
         parent=f'{card.name} {start.sha256}',
         source=f'python -m depth_node.tools.finetune; {made.made.state.step} steps, '
         f'seed {settings.seed}',
@@ -237,10 +255,13 @@ def _weights(
     """Choose the parts of the loss by what was recorded and by what the machine can do."""
     kinds = {source.kind for item in preparation.recordings for source in item.cache.sources}
     sparse = max((_SPARSE_WEIGHTS.get(kind, 0.0) for kind in kinds), default=0.0)
+    # A pose network moves in the units of the start model: metres help where it has been scaled.
+    in_metres = not by_network or preparation.chosen is not None
     return LossWeights(
-        sparse=sparse if not by_network else 0.0,
+        sparse=sparse if in_metres else 0.0,
         teacher=_TEACHER_WEIGHT if settings.teacher else 0.0,
         geometry=_GEOMETRY_WEIGHT if device.type == 'cuda' else 0.0,
+        residual=_POSE_WEIGHT if by_network else LossWeights.residual,
     )
 
 
@@ -248,6 +269,17 @@ def _poses(settings: FineTuneSettings, by_network: bool, samples: Samples) -> Po
     if by_network:
         return NetworkPoses(pose_networks.PoseCnn())
     return BoundedResidual(samples.pairs) if settings.pose == 'residual' else RecordedPoses()
+
+
+def _posed(start: StartModel, preparation: Preparation) -> Preparation:
+    """Give pairs without poses those that tracks tell with the depth of the start model."""
+    recordings = []
+    for item in preparation.recordings:
+        if not has_poses(item.cache):
+            predict = start.depth_m(item.cache.camera, preparation.scale)
+            item = replace(item, plan=posed_by_depth(item.cache, item.plan, predict))
+        recordings.append(item)
+    return replace(preparation, recordings=tuple(recordings))
 
 
 def _footage(

@@ -76,7 +76,10 @@ class BoundedResidual(Poses):
 class NetworkPoses(Poses):
     """Poses that a network sees in the images, where none were recorded.
 
-    The unit of the translations is that of the depth it was trained with.
+    The unit of the translations is that of the depth it was trained with.  Where the batch has
+    poses all the same, reckoned from tracks and the depth of the start model, being away from them
+    costs |t - t0| / |t0| + angle / 5 degrees: without that a fresh network finds nothing that
+    fits better than standing still, and learns nothing.
 
     :param network: one of networks.pose; takes the earlier image first.
     """
@@ -87,7 +90,7 @@ class NetworkPoses(Poses):
         self.register_buffer('scale', torch.ones(()))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the poses and no penalty."""
+        """Return the poses and what it costs that they differ from those of the batch."""
         if batch.source_views is None:
             raise ValueError('a pose network needs BatchSettings.source_views')
         source = unit(batch.source_views, batch)
@@ -101,7 +104,9 @@ class NetworkPoses(Poses):
         # forward in time: the network's motion itself; backward: its inverse
         forward, backward = pose_matrix(turn, shift), inverse_pose_matrix(turn, shift)
         poses = torch.where(batch.source_later[:, :, None, None], forward, backward)
-        return poses, poses.new_zeros(())
+        return poses, _mismatch(
+            poses, mirrored(batch.T_source_target, batch.flipped), batch.present
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,18 @@ def closed_form_scale(estimated: Tensor, true_m: Tensor, shortest_m: float = 0.0
     scale = ratio.quantile(0.5)
     spread = (ratio - scale).abs().quantile(0.5) / scale
     return ScaleFit(float(scale), float(spread), len(ratio))
+
+
+def _mismatch(poses: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
+    """Return the mean of |t - t0| / |t0| + angle / 5 degrees over pairs that have both."""
+    known = torch.isfinite(wanted).flatten(2).all(dim=2) & present
+    wanted = torch.where(known[..., None, None], wanted, poses.detach())
+    length = wanted[..., :3, 3].norm(dim=-1).clamp_min(_EPS)
+    off = (poses - wanted)[..., :3, :].square()
+    shift = (off[..., 3].sum(dim=-1) + _EPS).sqrt() / length
+    # the Frobenius norm of the difference of two rotations is sqrt(2) times a small angle
+    turn = (0.5 * off[..., :3].sum(dim=(-2, -1)) + _EPS).sqrt() / LARGEST_TURN_RAD
+    return ((shift + turn) * known).sum() / known.sum().clamp_min(1)
 
 
 def _within_one(free: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """From recordings to what is learned from: frames, time to hold out, scale, and pairs.
 
 Which frames make a pair depends on how far things are.  That is triangulated with the recorded
-poses and owes nothing to the model, whose scale may be wrong by any factor.
+poses and owes nothing to the model, whose scale may be wrong by any factor.  Without poses the
+parallax is measured in the images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.pairs import Split
 from depth_node.dataset.pairs import plan_pairs
 from depth_node.dataset.pairs import split_by_time
+from depth_node.dataset.pairs_by_flow import has_poses
+from depth_node.dataset.pairs_by_flow import plan_pairs_by_flow
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import estimate_scales
@@ -61,6 +64,11 @@ class Preparation:
     """The one that is believed; None: the scale stays."""
 
     @property
+    def posed(self) -> bool:
+        """Tell whether the recordings say where the camera was."""
+        return all(has_poses(item.cache) for item in self.recordings)
+
+    @property
     def scale(self) -> float:
         """Return the factor on the start model's depth."""
         return self.chosen.scale if self.chosen is not None else 1.0
@@ -87,7 +95,7 @@ def prepared(
     """
     limits = limits or PairLimits()
     recordings = tuple(_planned(start, *item, limits) for item in caches)
-    estimates = _combined(
+    estimates = combined_estimates(
         [
             estimate_scales(item.cache, item.plan, start.depth_m(item.cache.camera), height_m)
             for item in recordings
@@ -101,6 +109,16 @@ def _planned(
 ) -> Prepared:
     """Divide the time of one recording and find its pairs."""
     split = _split(cache)
+    if not has_poses(cache):
+        return Prepared(
+            path=path,
+            name=name,
+            cache=cache,
+            split=split,
+            plan=plan_pairs_by_flow(cache, split.train, limits),
+            held_out=plan_pairs_by_flow(cache, split.held_out, limits),
+            typical_m=_median_depth(start, cache, split),
+        )
     typical_m = measured_depth_m(cache, split.train)
     if typical_m is None:  # nothing to triangulate: whoever asks for pairs will find few or none
         typical_m = _median_depth(start, cache, split)
@@ -133,7 +151,7 @@ def _median_depth(start: StartModel, cache: FrameCache, split: Split) -> float:
     return float(np.median(medians)) if medians else 1.0
 
 
-def _combined(found: Sequence[Sequence[ScaleEstimate]]) -> tuple[ScaleEstimate, ...]:
+def combined_estimates(found: Sequence[Sequence[ScaleEstimate]]) -> tuple[ScaleEstimate, ...]:
     """Return one estimate per kind and topic over all recordings.
 
     The recordings of one robot share its camera and its model, so they share the factor: the

@@ -9,6 +9,7 @@ from pathlib import Path
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
+from depth_node.settings import CameraSettings
 from depth_node.settings import Settings
 
 POSES = ('auto', 'recorded', 'residual', 'network')
@@ -31,6 +32,8 @@ class FineTuneSettings:
     """Name of an installed model, or a model folder: where the training starts."""
     choice: TopicChoice = field(default_factory=TopicChoice)
     """Topics, where a recording has several that would do."""
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    """The camera, for recordings without a usable camera_info."""
     hidden: tuple[str, ...] = ()
     """Topics of metres that nothing may be learned from; they still serve as reference."""
     pose: str = 'auto'

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from depth_node.camera.assumed import AssumedCamera
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.audit import audit_from_json
 from depth_node.dataset.audit_recording import audit_recording
@@ -26,6 +28,7 @@ from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.scale import disagreements
+from depth_node.errors import CameraRejected
 from depth_node.errors import RecordingError
 from depth_node.files import sha256_of
 from depth_node.finetuning.learning import check_targets
@@ -44,11 +47,13 @@ from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.start_model import StartModel
 from depth_node.finetuning.telling import run_report
 from depth_node.finetuning.trainer import Progress
+from depth_node.frames import CameraFields
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
 from depth_node.judging.report import write_report
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
+from depth_node.settings import CameraSettings
 
 _VERSION = 1
 """Of what the stages do; a record of another one does not count."""
@@ -96,33 +101,63 @@ class FineTuning:
         if self._usable_audits is not None:
             return self._usable_audits
         settings = self.settings
-        key = key_of(_VERSION, _fingerprints(settings.recordings), asdict(settings.choice))
+        key = key_of(
+            _VERSION,
+            _fingerprints(settings.recordings),
+            asdict(settings.choice),
+            asdict(settings.camera),
+        )
         record = self.folder.record('audit', key)
         if record is None:
             began_s = time.monotonic()
-            made = {}
-            for path in settings.recordings:
-                self.voice.say(f'looking through {path}')
-                made[str(path)] = audit_recording(path, settings.choice).to_json()
-            record = {'audits': made}
+            record = self._audited()
             self.folder.write('audit', key, record, time.monotonic() - began_s)
-        audits = [
-            (path, audit_from_json(record['audits'][str(path)])) for path in settings.recordings
-        ]
-        usable = [(path, audit) for path, audit in audits if audit.usable]
-        for path, audit in audits:
-            for reason in audit.reasons:
-                self.voice.say(f'{path} is not used: {reason}')
+        audits = {
+            path: audit_from_json(record['audits'][str(path)])
+            for path in settings.recordings
+            if str(path) in record['audits']
+        }
+        for path, audit in audits.items():
             for warning in audit.warnings:
                 self.voice.say(f'{path}: {warning}')
-        if not usable:
+        refused = {path: [why] for path, why in record['unreadable'].items()}
+        refused |= {str(path): list(audit.reasons) for path, audit in audits.items()}
+        refused = without_needed_poses(audits, settings.pose, refused)
+        self._audit_key = key
+        self._usable_audits = self._used(list(audits.items()), refused)
+        return self._usable_audits
+
+    def _audited(self) -> dict[str, Any]:
+        """Look through every recording; one that cannot be read does not stop the others."""
+        made: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
+        for path in self.settings.recordings:
+            self.voice.say(f'looking through {path}')
+            try:
+                audit = audit_recording(path, self.settings.choice, self.settings.camera)
+            except RecordingError as error:
+                unreadable[str(path)] = str(error)
+            else:
+                made[str(path)] = audit.to_json()
+        return {'audits': made, 'unreadable': unreadable}
+
+    def _used(
+        self, items: Sequence[tuple[Path, Any]], refused: Mapping[str, Sequence[str]]
+    ) -> list[tuple[Path, Any]]:
+        """Return what was not refused, and say what was.
+
+        :raises RecordingError: when nothing is left.
+        """
+        for path, reasons in refused.items():
+            for reason in reasons:
+                self.voice.say(f'{path} is not used: {reason}')
+        used = [item for item in items if not refused.get(str(item[0]))]
+        if not used:
+            listed = ' '.join(reason for reasons in refused.values() for reason in reasons)
             raise RecordingError(
-                'fine-tuning',
-                'no usable recording (' + ' '.join(r for _, a in audits for r in a.reasons) + ')',
-                'one to learn from',
+                'fine-tuning', f'no usable recording ({listed})', 'one to learn from'
             )
-        self._audit_key, self._usable_audits = key, usable
-        return usable
+        return used
 
     def cache(self) -> list[tuple[Path, str, FrameCache]]:
         """Decode, rectify and resize the images of every usable recording.
@@ -132,21 +167,16 @@ class FineTuning:
         if self._caches is not None:
             return self._caches
         audits = self.audit()
-        names = _names([path for path, _ in audits])
+        names = dict(zip(*_paths_and_names([path for path, _ in audits]), strict=True))
         began_s = time.monotonic()
-        caches = []
-        for (path, audit), name in zip(audits, names, strict=True):
-            cache = cache_recording(
-                path,
-                self._cache_settings(audit),
-                self.folder.frames,
-                progress=lambda done, total, name=name: self.voice.counted(  # type: ignore[misc]
-                    f'frames of {name}', done, total
-                ),
-            )
-            for remark in cache.header.remarks:
-                self.voice.say(f'{path}: {remark}')
-            caches.append((path, name, cache))
+        made: list[tuple[Path, FrameCache]] = []
+        refused: dict[str, list[str]] = {}
+        for path, audit in audits:
+            try:
+                made.append((path, self._cached(path, names[path], audit)))
+            except (RecordingError, CameraRejected) as error:
+                refused[str(path)] = [str(error)]
+        caches = [(path, names[path], cache) for path, cache in self._used(made, refused)]
         self._cache_key = key_of(self._audit_key, [cache.header.key for _, _, cache in caches])
         if self.folder.record('cache', self._cache_key) is None:
             found = {
@@ -164,6 +194,18 @@ class FineTuning:
             self.folder.write('cache', self._cache_key, found, time.monotonic() - began_s)
         self._caches = caches
         return caches
+
+    def _cached(self, path: Path, name: str, audit: Audit) -> FrameCache:
+        """Return the frames of one recording."""
+        cache = cache_recording(
+            path,
+            self._cache_settings(audit),
+            self.folder.frames,
+            progress=lambda done, total: self.voice.counted(f'frames of {name}', done, total),
+        )
+        for remark in cache.header.remarks:
+            self.voice.say(f'{path}: {remark}')
+        return cache
 
     def prepare(self) -> Preparation:
         """Divide the time, find the scale and the pairs.
@@ -264,13 +306,20 @@ class FineTuning:
         """Return what is compared with what."""
         choice = self.settings.choice
         return JudgeSettings(
-            image=choice.image, camera_info=choice.camera_info, reference=choice.depth or None
+            image=choice.image,
+            camera_info=choice.camera_info,
+            reference=choice.depth,
+            camera=self.settings.camera,
         )
 
     def _cache_settings(self, audit: Audit) -> CacheSettings:
         card = self.start.folder.card
         settings = CacheSettings.of(audit, self.start.sizes, card.fit, self.settings.hidden)
-        return replace(settings, max_rate_hz=self.settings.rate_hz)
+        return replace(
+            settings,
+            max_rate_hz=self.settings.rate_hz,
+            assumed=_assumed_fields(self.settings.camera, audit),
+        )
 
     def _tell_preparation(self, preparation: Preparation) -> None:
         """Say what is learned from, and what every source says of the scale."""
@@ -290,6 +339,41 @@ class FineTuning:
             say(sentence)
         if preparation.chosen is None:
             say('The scale of the start model is left as it is.')
+
+
+def without_needed_poses(
+    audits: Mapping[Path, Audit], pose: str, refused: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return the reasons against recordings, with one more where poses are wanted and missing.
+
+    :param pose: as the setting; 'auto' wants them of all where one has them.
+    :param refused: path -> reasons that are known.
+    """
+    found = {path: list(reasons) for path, reasons in refused.items()}
+    usable = {path: audit for path, audit in audits.items() if audit.usable}
+    posed = [audit for audit in usable.values() if audit.motion is not None]
+    if pose == 'network' or (pose == 'auto' and not posed):
+        return found
+    why = (
+        f'option --pose is {pose}'
+        if pose != 'auto'
+        else 'other recordings have them, which teach more'
+    )
+    for path, audit in usable.items():
+        if audit.motion is None:
+            found.setdefault(str(path), []).append(
+                f'It has no usable poses, and {why}. Record odometry, or TF that moves the '
+                'camera, and /tf_static; or let a network find the poses (--pose network).'
+            )
+    return found
+
+
+def _assumed_fields(settings: CameraSettings, audit: Audit) -> CameraFields | None:
+    """Return the camera that the options describe, where the audit has taken it."""
+    seen = audit.camera
+    if seen is None or seen.source == 'camera_info':
+        return None
+    return AssumedCamera().fields(settings, seen.width, seen.height, audit.camera_frame)
 
 
 def _card_hash(folder: Path) -> str:
@@ -312,7 +396,8 @@ def _fingerprints(paths: Sequence[Path]) -> list[Any]:
     return found
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return short names of recordings, distinct ones; those of ``judge`` too."""
+def _paths_and_names(paths: Sequence[Path]) -> tuple[Sequence[Path], list[str]]:
+    """Return recordings and distinct short names of them; those of ``judge`` too."""
     short = [path.resolve().name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    distinct = len(set(short)) == len(short)
+    return paths, short if distinct else [str(path) for path in paths]

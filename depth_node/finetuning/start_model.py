@@ -63,8 +63,7 @@ class StartModel:
         self, camera: CameraModel, scale: float = 1.0
     ) -> Callable[[NDArray[np.uint8]], Floats]:
         """Return what maps (h, w, 3) RGB at network size to (h, w) metres."""
-        inverse = self.inverse_depth(camera, scale)
-        return lambda rgb: np.asarray(1.0 / np.maximum(inverse(rgb), 1e-6), np.float32)
+        return depth_m_by(self.network, self.meaning(scale), camera)
 
 
 def inverse_depth_by(
@@ -85,3 +84,11 @@ def inverse_depth_by(
         return np.asarray(inverse[0, 0].cpu().numpy(), np.float32)
 
     return predict
+
+
+def depth_m_by(
+    network: DepthNetwork, meaning: DepthMeaning, camera: CameraModel
+) -> Callable[[NDArray[np.uint8]], Floats]:
+    """Return what maps (h, w, 3) RGB to (h, w) metres; see :func:`inverse_depth_by`."""
+    inverse = inverse_depth_by(network, meaning, camera)
+    return lambda rgb: np.asarray(1.0 / np.maximum(inverse(rgb), 1e-6), np.float32)

@@ -88,7 +88,8 @@ def gate(comparison: Comparison, limits: GateLimits = DEFAULTS) -> Verdict:
             '',
             (
                 'Nothing tells how good the depth is: held-out time has neither reference depth '
-                'nor triangulated tracks.',
+                'nor triangulated tracks. Record odometry, or TF that moves the camera, while '
+                'driving, or a topic of depth images beside the camera.',
             ),
         )
     against = [*_against_primary(primary, limits)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera import CameraView
+from depth_node.camera import check_fields
 from depth_node.camera import chosen_view
 from depth_node.camera import is_named_rectified
+from depth_node.camera.assumed import AssumedCamera
+from depth_node.camera.assumed import source_of
+from depth_node.errors import CameraRejected
 from depth_node.errors import RecordingError
 from depth_node.errors import Rejected
 from depth_node.frames import CameraFields
@@ -35,6 +40,7 @@ from depth_node.recording import CameraTopics
 from depth_node.recording import Recording
 from depth_node.recording import Topic
 from depth_node.recording import open_recording
+from depth_node.settings import CameraSettings
 
 Progress = Callable[[int, int], None]
 """Told how many images are judged, and of how many."""
@@ -61,6 +67,8 @@ class JudgeSettings:
     """Images of a recording that are judged at most, evenly spread: bounds time and memory."""
     rectify: str = 'auto'
     """Parameter input.rectify of the node."""
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    """The camera, for recordings without a usable camera_info."""
 
 
 Projecting = Callable[[Recording, CameraTopics, Topic], Projector]
@@ -124,6 +132,7 @@ class _Reader:
         self._recording, self._settings = recording, settings
         self._views: dict[tuple[CameraFields, int, int], CameraView] = {}
         self._registered = False
+        self._assumed = AssumedCamera()
         measured = _named(recording, settings.reference)
         self._topics: CameraTopics = recording.camera_topics(
             settings.image, settings.camera_info, '' if measured else settings.reference
@@ -131,7 +140,7 @@ class _Reader:
         reference = measured or self._topics.depth
         if reference is None:
             raise self._unusable('no depth images', 'recorded depth to compare with')
-        if self._topics.camera_info is None:
+        if self._topics.camera_info is None and not source_of(settings.camera):
             raise self._unusable('no camera_info', 'the camera of the images')
         self._reference, self._info = reference, self._topics.camera_info
         self._project: Projector | None = None
@@ -147,10 +156,11 @@ class _Reader:
     def moments(self) -> Iterator[Moment]:
         """Yield every image with what belongs to it."""
         recording = self._recording
-        first = recording.first(self._info)
+        first = None if self._info is None else recording.first(self._info)
         camera = first if isinstance(first, CameraFields) else None
         period_ns = (recording.end_ns - recording.start_ns) / max(self.count - 1, 1)
-        records = recording.records([self._topics.image, self._reference, self._info])
+        wanted = [self._topics.image, self._reference, self._info]
+        records = recording.records([topic for topic in wanted if topic is not None])
         return matched(records, self._reference.name, camera, round(period_ns / 2))
 
     def scene(self, moment: Moment) -> Scene | str:
@@ -185,14 +195,28 @@ class _Reader:
 
     def _view(self, moment: Moment, height: int, width: int) -> CameraView:
         """Return how the image is looked at, as the node would."""
-        if moment.camera is None:
+        fields = self._fields(moment.camera, height, width)
+        if fields is None:
             raise self._unusable('no usable camera_info', 'the camera of the images')
-        key = (replace(moment.camera, stamp_ns=0), width, height)
+        key = (replace(fields, stamp_ns=0), width, height)
         if key not in self._views:
             named = is_named_rectified(self._topics.image.name)
             view = chosen_view(key[0], width, height, self._settings.rectify, named)
             self._views = {key: view}
         return self._views[key]
+
+    def _fields(self, heard: CameraFields | None, height: int, width: int) -> CameraFields | None:
+        """Return the camera as recorded or, where that is unusable, as described."""
+        settings = self._settings.camera
+        if not source_of(settings):
+            return heard
+        try:
+            if heard is not None:
+                check_fields(heard)
+                return heard
+        except CameraRejected:
+            pass  # as expected: it is described for this
+        return self._assumed.fields(settings, width, height, '')
 
     def _unusable(self, received: str, expected: str) -> RecordingError:
         return RecordingError(f'recording {self._recording.path}', received, expected)

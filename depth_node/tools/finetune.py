@@ -33,6 +33,7 @@ from depth_node.finetuning.settings import SCALES
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.judging.gate import Outcome
 from depth_node.ros.memory import keep_large_buffers
+from depth_node.settings import settings_from
 
 if TYPE_CHECKING:
     from depth_node.finetuning.stages import FineTuning
@@ -168,6 +169,12 @@ def settings_of(options: argparse.Namespace) -> FineTuneSettings:
             scan=options.scan,
             cloud=options.cloud,
         ),
+        camera=settings_from(
+            {
+                'camera.intrinsics': options.intrinsics,
+                'camera.horizontal_fov_deg': options.hfov,
+            }
+        ).camera,
         hidden=tuple(options.hide),
         pose=options.pose,
         scale=options.scale,
@@ -212,6 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--scan', metavar='TOPIC', help='LaserScan; "" for none')
     add('--cloud', metavar='TOPIC', help='PointCloud2 of a lidar; "" for none')
     add('--depth', metavar='TOPIC', help='depth images; "" for none')
+    add('--intrinsics', default='', metavar='"FX FY CX CY"', help='where camera_info is unusable')
+    add('--hfov', type=float, default=0.0, metavar='DEG', help='instead: horizontal field of view')
     add('--hide', metavar='TOPIC', nargs='+', default=[], help='learn nothing from this topic')
     add('--pose', choices=POSES, default=default.pose, help='where poses come from')
     add('--scale', choices=SCALES, default=default.scale, help='whether to measure the scale')

@@ -1,0 +1,67 @@
+"""Metres after a training with a pose network: a factor in closed form.
+
+Images without poses fix depth and motion but for a common factor, which drifts while both are
+learned.  A sensor that knows metres gives it back; where there is none, the start model does,
+whose metres are then as good as they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from depth_node.dataset.scale import chosen_scale
+from depth_node.dataset.scale import estimate_scales
+from depth_node.finetuning.preparation import Preparation
+from depth_node.finetuning.preparation import combined_estimates
+from depth_node.finetuning.start_model import StartModel
+from depth_node.finetuning.start_model import depth_m_by
+from depth_node.networks.depth_network import DepthNetwork
+
+START_MODEL = 'start model'
+
+_LOOKED_AT = 40
+
+
+@dataclass(frozen=True)
+class KeptScale:
+    """A factor on the depth of a fine-tuned network."""
+
+    factor: float = 1.0
+    """To be multiplied with its depth."""
+    source: str = ''
+    """What says so: a source of metres, 'start model', or '' where nothing was to be mended."""
+
+
+def kept_scale(start: StartModel, network: DepthNetwork, preparation: Preparation) -> KeptScale:
+    """Return what brings a fine-tuned network back to metres.
+
+    :param network: in evaluation mode; its output means what that of the start model does, times
+        ``preparation.scale``.
+    :raises RecordingError: when an image of a cache cannot be read.
+    """
+    meaning = start.meaning(preparation.scale)
+    if preparation.chosen is not None:
+        estimates = combined_estimates(
+            [
+                estimate_scales(
+                    item.cache, item.plan, depth_m_by(network, meaning, item.cache.camera)
+                )
+                for item in preparation.recordings
+            ]
+        )
+        same = [item for item in estimates if item.source == preparation.chosen.source]
+        chosen = chosen_scale(same)
+        if chosen is not None:
+            return KeptScale(chosen.scale, chosen.source)
+    ratios = []
+    for item in preparation.recordings:
+        before = start.depth_m(item.cache.camera, preparation.scale)
+        after = depth_m_by(network, meaning, item.cache.camera)
+        targets, seen = sorted(item.plan.targets), item.cache.seen
+        at = np.linspace(0, len(targets) - 1, min(_LOOKED_AT, len(targets))).round().astype(int)
+        for index in {targets[k] for k in at}:
+            rgb = item.cache.rgb(index)
+            ratios.append(float(np.median((before(rgb) / after(rgb))[seen])))
+    return KeptScale(float(np.median(ratios)), START_MODEL) if ratios else KeptScale()
