@@ -127,15 +127,28 @@ class RunFolder:
         try:
             write_text_atomically(self._record_path(stage), text + '\n')
         except OSError as error:
-            raise DepthNodeError(
-                f'run folder {self.root}',
-                f'a disk that refuses the record of {stage} ({error.strerror})',
-                'room to write',
-                'Make room and run the same command again: it goes on from here.',
-            ) from error
+            raise self._refused(f'the record of {stage}', error) from error
+
+    def write_page(self, text: str) -> None:
+        """Keep the report for people.
+
+        :raises DepthNodeError: when the disk refuses.
+        """
+        try:
+            write_text_atomically(self.report, text)
+        except OSError as error:
+            raise self._refused('the report', error) from error
 
     def _record_path(self, stage: str) -> Path:
         return self.root / f'{stage}.json'
+
+    def _refused(self, what: str, error: OSError) -> DepthNodeError:
+        return DepthNodeError(
+            f'run folder {self.root}',
+            f'a disk that refuses {what} ({error.strerror})',
+            'room to write',
+            'Make room and run the same command again: it goes on from here.',
+        )
 
     def _lock(self, handle: int) -> None:
         try:

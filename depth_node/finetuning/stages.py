@@ -26,6 +26,7 @@ from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.scale import disagreements
+from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.files import sha256_of
 from depth_node.finetuning.learning import check_targets
@@ -46,11 +47,11 @@ from depth_node.finetuning.telling import run_report
 from depth_node.finetuning.trainer import Progress
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
-from depth_node.judging.report import write_report
+from depth_node.judging.report import page
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 
-_VERSION = 1
+_VERSION = 2
 """Of what the stages do; a record of another one does not count."""
 
 
@@ -188,14 +189,15 @@ class FineTuning:
         :raises RecordingError: when too little can be learned.
         :raises ModelError: when the start model cannot be fine-tuned.
         """
-        start, preparation = self.start, self.prepare()
+        start, cache_key = self.start, self._cached()
         chosen = asdict(replace(self.settings, recordings=self.settings.recordings[:1]))
         for name in ('recordings', 'workers', 'device'):
             del chosen[name]
-        key = self._train_key = key_of(self._cache_key, start.sha256, chosen)
+        key = self._train_key = key_of(cache_key, start.sha256, chosen)
         record = self.folder.record('train', key)
         if record is not None and _card_hash(self.folder.candidate) == record['candidate']:
             return record
+        preparation = self.prepare()
         self._tell_preparation(preparation)
         began_s = time.monotonic()
         made = learned(
@@ -207,6 +209,13 @@ class FineTuning:
             self.voice.trained,
             self.voice.counted,
         )
+        if made.made.unsaved:
+            raise DepthNodeError(
+                'fine-tuning',
+                f'a disk that refuses checkpoints ({made.made.unsaved})',
+                'room to write',
+                'Make room and run the same command again: it goes on from the last checkpoint.',
+            )
         if made.made.stopped:
             self.voice.say(made.made.stopped)
         self.voice.say('writing the model and holding the engines to it')
@@ -224,7 +233,7 @@ class FineTuning:
 
         :raises RecordingError: when a recording cannot be read.
         """
-        record, preparation = self.train(), self.prepare()
+        record = self.train()
         key = self._proof_key = key_of(self._train_key, record['candidate'])
         known = self.folder.record('evaluate', key)
         if known is not None:
@@ -234,7 +243,7 @@ class FineTuning:
             proof = proven(
                 self.start.folder.path,
                 self.folder.candidate,
-                preparation.recordings,
+                self.prepare().recordings,
                 self.judging,
                 self.voice.counted,
             )
@@ -251,12 +260,12 @@ class FineTuning:
         :raises RecordingError: when a recording cannot be read.
         """
         proof = self.evaluate()
-        began_s = time.monotonic()
-        report = run_report(self, proof)
-        path = write_report(self.folder.root, report)
-        self.folder.write(
-            'report', self._proof_key, {'page': path.name}, time.monotonic() - began_s
-        )
+        key = key_of(self._proof_key, self.command)
+        if self.folder.record('report', key) is None or not self.folder.report.exists():
+            began_s = time.monotonic()
+            report = run_report(self, proof)
+            self.folder.write_page(page(report))
+            self.folder.write('report', key, report.to_json(), time.monotonic() - began_s)
         return proof.verdict
 
     @property
@@ -266,6 +275,11 @@ class FineTuning:
         return JudgeSettings(
             image=choice.image, camera_info=choice.camera_info, reference=choice.depth or None
         )
+
+    def _cached(self) -> str:
+        """Return the key of the cache stage, which is done."""
+        self.cache()
+        return self._cache_key
 
     def _cache_settings(self, audit: Audit) -> CacheSettings:
         card = self.start.folder.card
