@@ -20,6 +20,7 @@ _ABOUT_TORCH = (
     'engine_benchmark',
     'engines',
     'export',
+    'finetune_run',
     'finetuning_losses',
     'finetuning_samples',
     'finetuning_step',

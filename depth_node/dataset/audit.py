@@ -84,6 +84,8 @@ class MotionAudit:
     """Share of the images that have a pose, 0 to 1."""
     segments: int
     """Pieces without gap or jump."""
+    directness: float = float('nan')
+    """Median share of the way within a second that leads somewhere, 0 to 1; NaN where unknown."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _audit(
         pictures=found.pictures,
         scale_sources=_scale_sources(recording, topics, tree, frame, found),
         damage=recording.damage,
-        reasons=reasons_of(found),
+        reasons=reasons_of(found, offset),
         warnings=warnings_of(found, offset, recording.damage),
     )
 

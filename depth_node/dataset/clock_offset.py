@@ -54,6 +54,10 @@ class ClockOffset:
     """Pairs of images that were compared."""
     source: str
     """What the images were compared with, e.g. '/odom'."""
+    gain: float = float('nan')
+    """Turn by the images over turn by the other clock, 1 where lens and odometry are right."""
+    gain_error: float = float('nan')
+    """Standard error of it."""
 
     @property
     def offset_ns(self) -> int:
@@ -206,13 +210,16 @@ def offset_of_turns(
         return None
     best = int(np.nanargmax(correlations))
     delay = float(delays[best]) + _STEP_S * _vertex(correlations, best)
+    error_s, gain, gain_error = _errors(images, rates, other, delay)
     return ClockOffset(
         offset_s=delay,
-        standard_error_s=_standard_error_s(images, rates, other, delay),
+        standard_error_s=error_s,
         correlation=float(correlations[best]),
         sharpness=_sharpness(correlations, best),
         samples=len(rates),
         source=source,
+        gain=gain,
+        gain_error=gain_error,
     )
 
 
@@ -280,10 +287,13 @@ def _sharpness(correlations: Floats, best: int) -> float:
     return float(correlations[best] - values.max()) if len(values) else 0.0
 
 
-def _standard_error_s(
+def _errors(
     images: ImageTurns, rates: Floats, other: Trajectory | TurnRates, delay_s: float
-) -> float:
-    """Return the error of the delay by the Cramer-Rao bound; Inf where nothing varies."""
+) -> tuple[float, float, float]:
+    """Return the error of the delay by the Cramer-Rao bound, the gain, and the error of that.
+
+    Inf where nothing varies.
+    """
     seconds = ((images.end_ns - images.start_ns) / 1e9)[:, None]
     step = float(np.median(seconds)) / 2.0
     (here, a), (late, b), (early, c) = (
@@ -291,11 +301,12 @@ def _standard_error_s(
     )
     known = a & b & c
     if known.sum() < _LEAST_SAMPLES:
-        return float('inf')
+        return float('inf'), float('nan'), float('inf')
     slopes = _smoothed(((late - early) / seconds)[known] / (2.0 * step))
     said = _varying((here / seconds)[known])
     seen = _varying(rates[known])
-    gain = float((seen * said).sum() / max((said**2).sum(), 1e-12))
+    power = max(float((said**2).sum()), 1e-12)
+    gain = float((seen * said).sum()) / power
     rest = seen - gain * said
     steep = gain**2 * float((slopes**2).sum())
     variance = float((rest**2).sum()) / max(3 * len(rest) - 4, 1)
@@ -303,4 +314,5 @@ def _standard_error_s(
     alike = float((rest[1:] * rest[:-1]).sum() / max((rest**2).sum(), 1e-12))
     alike = min(max(alike, 0.0), 0.98)
     variance *= (1.0 + alike) / (1.0 - alike)
-    return float(np.sqrt(variance / steep)) if steep > 0.0 else float('inf')
+    error_s = float(np.sqrt(variance / steep)) if steep > 0.0 else float('inf')
+    return error_s, gain, float(np.sqrt(variance / power))

@@ -27,6 +27,13 @@ _LEAST_FOLLOWED = 0.25
 _STILL_PX = 0.3
 _DARK, _BRIGHT = 30.0, 225.0
 _GAP_NS = 250_000_000
+_DIRECTNESS_S = 1.0
+_DIRECTNESS_STEP_S = 0.1
+_DIRECTNESS_PATH_M = 0.1
+_LEAST_DIRECT = 0.35
+_LARGEST_GAIN = 1.25
+_GAIN_ERRORS = 3.0
+_LEAST_CORRELATION = 0.6
 
 
 def _no_numbers() -> NDArray[np.int64]:
@@ -118,11 +125,34 @@ def motion_of(trajectory: Trajectory, image_stamps_ns: NDArray[np.int64]) -> Mot
         rotating=float(seconds[rotating].sum()) / total,
         covered=float(covered.mean()) if len(covered) else 0.0,
         segments=int(trajectory.segments[-1]) + 1,
+        directness=_directness(trajectory),
     )
 
 
-def reasons_of(found: Findings) -> tuple[str, ...]:
-    """Say why a recording cannot be used; nothing where it can."""
+def _directness(trajectory: Trajectory) -> float:
+    """Return the median, over seconds of motion, of distance over length of way.
+
+    A body goes somewhere within a second; poses that are in disorder go to and fro.
+    """
+    first, last = (int(trajectory.stamps_ns[end]) for end in (0, -1))
+    step_ns = int(max(_DIRECTNESS_STEP_S * 1e9, trajectory.period_ns))
+    poses, known = trajectory.at_many(np.arange(first, last + 1, step_ns))
+    places = np.where(known[:, None], poses[:, :3, 3], np.nan)
+    count = round(_DIRECTNESS_S * 1e9 / step_ns)
+    if count < 2 or len(places) <= count:
+        return float('nan')
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    ways = np.lib.stride_tricks.sliding_window_view(steps, count).sum(axis=1)
+    direct = np.linalg.norm(places[count:] - places[:-count], axis=1)
+    shares = direct[ways > _DIRECTNESS_PATH_M] / ways[ways > _DIRECTNESS_PATH_M]
+    return float(np.median(shares)) if len(shares) else float('nan')
+
+
+def reasons_of(found: Findings, offset: ClockOffset | None = None) -> tuple[str, ...]:
+    """Say why a recording cannot be used; nothing where it can.
+
+    :param offset: what the turning in the images says of the clocks and of the lens.
+    """
     reasons = list(found.reasons)
     if len(found.stamps_ns) < _LEAST_FRAMES:
         reasons.append(
@@ -140,7 +170,30 @@ def reasons_of(found: Findings) -> tuple[str, ...]:
         )
     reasons += _reasons_of_pictures(found)
     reasons += _reasons_of_motion(found)
+    if not reasons:
+        reasons += _contradictions(found.motion, offset)
     return tuple(reasons)
+
+
+def _contradictions(motion: MotionAudit | None, offset: ClockOffset | None) -> list[str]:
+    """Say where poses contradict themselves or the images."""
+    if motion is not None and motion.directness < _LEAST_DIRECT:
+        return [
+            f'The poses of {motion.source} go to and fro ({motion.path_m:.0f} m of way): within a '
+            f'second only {motion.directness:.0%} of it leads somewhere. They are in disorder, or '
+            'too noisy.'
+        ]
+    if offset is None or offset.correlation < _LEAST_CORRELATION:
+        return []
+    margin = _GAIN_ERRORS * offset.gain_error
+    low, high = 1 / _LARGEST_GAIN - margin, _LARGEST_GAIN + margin
+    if not np.isfinite(offset.gain) or low <= offset.gain <= high:
+        return []
+    return [
+        f'The images turn {offset.gain:.2f} times as far as {offset.source} says: the focal length '
+        f'of camera_info is wrong by that factor, or the turning of {offset.source} is. '
+        'Calibrate, and record again or correct the camera_info.'
+    ]
 
 
 def _reasons_of_pictures(found: Findings) -> list[str]:

@@ -40,17 +40,22 @@ def key_of(*parts: object) -> str:
 class RunFolder:
     """Where a run keeps its records, its frames, its checkpoint and its models."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, frames: Path | None = None, *, leads: bool = True) -> None:
         """Name the places; :meth:`locked` makes the folder.
 
         :param root: folder of the run, made when missing.
+        :param frames: folder of frames that several runs share; None for one of its own.
+        :param leads: False in a process that follows another one in the same folder: it reads
+            records and writes none.
         """
         self.root = root
+        self._frames = frames
+        self._leads = leads
 
     @property
     def frames(self) -> Path:
         """Decoded and resized frames, a folder per recording; may be deleted after the run."""
-        return self.root / 'frames'
+        return self._frames or self.root / 'frames'
 
     @property
     def checkpoint(self) -> Path:
@@ -78,6 +83,9 @@ class RunFolder:
 
         :raises DepthNodeError: when it cannot be made, or another process works in it.
         """
+        if not self._leads:
+            yield
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
@@ -122,20 +130,35 @@ class RunFolder:
         :param took_s: its time, seconds.
         :raises DepthNodeError: when the disk refuses.
         """
+        if not self._leads:
+            return
         record = {'stage': stage, 'key': key, 'took_s': round(took_s, 3), 'result': result}
         text = json.dumps(_plain(record), indent=1, allow_nan=False)
         try:
             write_text_atomically(self._record_path(stage), text + '\n')
         except OSError as error:
-            raise DepthNodeError(
-                f'run folder {self.root}',
-                f'a disk that refuses the record of {stage} ({error.strerror})',
-                'room to write',
-                'Make room and run the same command again: it goes on from here.',
-            ) from error
+            raise self._refused(f'the record of {stage}', error) from error
+
+    def write_page(self, text: str) -> None:
+        """Keep the report for people.
+
+        :raises DepthNodeError: when the disk refuses.
+        """
+        try:
+            write_text_atomically(self.report, text)
+        except OSError as error:
+            raise self._refused('the report', error) from error
 
     def _record_path(self, stage: str) -> Path:
         return self.root / f'{stage}.json'
+
+    def _refused(self, what: str, error: OSError) -> DepthNodeError:
+        return DepthNodeError(
+            f'run folder {self.root}',
+            f'a disk that refuses {what} ({error.strerror})',
+            'room to write',
+            'Make room and run the same command again: it goes on from here.',
+        )
 
     def _lock(self, handle: int) -> None:
         try:

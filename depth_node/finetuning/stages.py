@@ -29,8 +29,11 @@ from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.scale import disagreements
 from depth_node.errors import CameraRejected
+from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.files import sha256_of
+from depth_node.finetuning import torchrun
+from depth_node.finetuning.learning import Learned
 from depth_node.finetuning.learning import check_targets
 from depth_node.finetuning.learning import described
 from depth_node.finetuning.learning import exported
@@ -50,24 +53,24 @@ from depth_node.finetuning.trainer import Progress
 from depth_node.frames import CameraFields
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
-from depth_node.judging.report import write_report
+from depth_node.judging.report import page
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 from depth_node.settings import CameraSettings
 
-_VERSION = 1
+_VERSION = 2
 """Of what the stages do; a record of another one does not count."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """How a run speaks while it works."""
+    """How a run speaks while it works; by default not at all."""
 
-    say: Callable[[str], None]
+    say: Callable[[str], None] = lambda text: None
     """One line for people."""
-    counted: Callable[[str, int, int], None]
+    counted: Callable[[str, int, int], None] = lambda what, done, total: None
     """What is being done, how much of it is done, how much there is."""
-    trained: Callable[[Progress], None]
+    trained: Callable[[Progress], None] = lambda progress: None
     """Called after every training step."""
 
 
@@ -230,29 +233,27 @@ class FineTuning:
         :raises RecordingError: when too little can be learned.
         :raises ModelError: when the start model cannot be fine-tuned.
         """
-        start, preparation = self.start, self.prepare()
-        chosen = asdict(replace(self.settings, recordings=self.settings.recordings[:1]))
-        for name in ('recordings', 'workers', 'device'):
-            del chosen[name]
-        key = self._train_key = key_of(self._cache_key, start.sha256, chosen)
+        key = self._keyed()
         record = self.folder.record('train', key)
         if record is not None and _card_hash(self.folder.candidate) == record['candidate']:
+            torchrun.tell(False)
             return record
+        preparation = self.prepare()
         self._tell_preparation(preparation)
         began_s = time.monotonic()
-        made = learned(
-            start,
-            preparation,
-            self.settings,
-            self.folder,
-            self.folder.checkpoint / key,
-            self.voice.trained,
-            self.voice.counted,
-        )
+        torchrun.tell(True)
+        made = self._learned(preparation)
+        if made.made.unsaved:
+            raise DepthNodeError(
+                'fine-tuning',
+                f'a disk that refuses checkpoints ({made.made.unsaved})',
+                'room to write',
+                'Make room and run the same command again: it goes on from the last checkpoint.',
+            )
         if made.made.stopped:
             self.voice.say(made.made.stopped)
         self.voice.say('writing the model and holding the engines to it')
-        exported(start, made, preparation, self.settings, self.folder.candidate)
+        exported(self.start, made, preparation, self.settings, self.folder.candidate)
         record = {
             **described(preparation),
             **made.to_json(),
@@ -261,12 +262,39 @@ class FineTuning:
         self.folder.write('train', key, record, time.monotonic() - began_s)
         return record
 
+    def follow(self) -> None:
+        """Train along with the first process, which does all the rest."""
+        if torchrun.hear():
+            self._keyed()
+            self._learned(self.prepare())
+
+    def _keyed(self) -> str:
+        """Return the key of the training, with the frames in place."""
+        self.cache()
+        chosen = asdict(replace(self.settings, recordings=self.settings.recordings[:1]))
+        for name in ('recordings', 'workers', 'device'):
+            del chosen[name]
+        self._train_key = key_of(self._cache_key, self.start.sha256, chosen)
+        return self._train_key
+
+    def _learned(self, preparation: Preparation) -> Learned:
+        """Train, together with the processes that follow, if there are any."""
+        return learned(
+            self.start,
+            preparation,
+            self.settings,
+            self.folder,
+            self.folder.checkpoint / self._train_key,
+            self.voice.trained,
+            self.voice.counted,
+        )
+
     def evaluate(self) -> Proof:
         """Judge the candidate beside the start model; publish the one that is proven.
 
         :raises RecordingError: when a recording cannot be read.
         """
-        record, preparation = self.train(), self.prepare()
+        record = self.train()
         key = self._proof_key = key_of(self._train_key, record['candidate'])
         known = self.folder.record('evaluate', key)
         if known is not None:
@@ -276,7 +304,7 @@ class FineTuning:
             proof = proven(
                 self.start.folder.path,
                 self.folder.candidate,
-                preparation.recordings,
+                self.prepare().recordings,
                 self.judging,
                 self.voice.counted,
             )
@@ -293,12 +321,12 @@ class FineTuning:
         :raises RecordingError: when a recording cannot be read.
         """
         proof = self.evaluate()
-        began_s = time.monotonic()
-        report = run_report(self, proof)
-        path = write_report(self.folder.root, report)
-        self.folder.write(
-            'report', self._proof_key, {'page': path.name}, time.monotonic() - began_s
-        )
+        key = key_of(self._proof_key, self.command)
+        if self.folder.record('report', key) is None or not self.folder.report.exists():
+            began_s = time.monotonic()
+            report = run_report(self, proof)
+            self.folder.write_page(page(report))
+            self.folder.write('report', key, report.to_json(), time.monotonic() - began_s)
         return proof.verdict
 
     @property

@@ -123,6 +123,8 @@ class FineTuned:
     """How it went."""
     stopped: str
     """Why it ended early, a sentence; empty: it ran to its end."""
+    unsaved: str = ''
+    """Why the disk refused a checkpoint; the last one that it took is still there."""
 
 
 class Trainer:
@@ -175,7 +177,7 @@ class Trainer:
 
         :raises ModelError: when the checkpoint in the folder is damaged or of another training.
         """
-        stopped = ''
+        stopped, unsaved = '', ''
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._rank == 0:
@@ -185,15 +187,16 @@ class Trainer:
             stopped = self._train()
             self._save()
         except OSError as error:
+            unsaved = str(error.strerror or error)
             stopped = (
                 f'Training ended after step {self.state.step} because the disk refused: '
-                f'{error.strerror or error}. The weights of that step are kept in memory; free '
+                f'{unsaved}. The weights of that step are kept in memory; free '
                 f'some space in {self._folder}.'
             )
         made = self._averaged
         if self._best is not None:
             made.load_state_dict(self._best)
-        return FineTuned(made.eval(), self.state, stopped)
+        return FineTuned(made.eval(), self.state, stopped, unsaved)
 
     def _train(self) -> str:
         state, total = self.state, self._pose_steps + self._settings.schedule.steps

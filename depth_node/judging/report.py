@@ -1,4 +1,4 @@
-"""What a run of fine-tuning leaves for people and for programs: report.html and report.json.
+"""What a run of fine-tuning leaves for people and for programs: a page and a JSON value.
 
 The page is one file: styles and pictures are in it, it asks the network for nothing and runs no
 script.  Everything that comes from outside (names, topics, notes of others) is escaped.
@@ -6,20 +6,16 @@ script.  Everything that comes from outside (names, topics, notes of others) is 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depth_node.errors import DepthNodeError
-from depth_node.files import write_text_atomically
 from depth_node.judging import html_parts as html
 from depth_node.judging import pictures
 from depth_node.judging.bootstrap import DEFAULTS
@@ -35,8 +31,6 @@ from depth_node.judging.table import rows_of
 from depth_node.judging.table import shown
 from depth_node.svg import lines
 
-HTML_NAME = 'report.html'
-JSON_NAME = 'report.json'
 FORMAT = 1
 
 _HEADLINES = (
@@ -176,22 +170,6 @@ class RunReport:
         }
         plain: dict[str, Any] = _plain(value)
         return plain
-
-
-def write_report(folder: Path, report: RunReport) -> Path:
-    """Write report.json and report.html; return the path of the page.
-
-    :raises DepthNodeError: when the folder cannot be written to.
-    """
-    text = json.dumps(report.to_json(), indent=1, allow_nan=False) + '\n'
-    try:
-        write_text_atomically(folder / JSON_NAME, text)
-        write_text_atomically(folder / HTML_NAME, page(report))
-    except OSError as error:
-        raise DepthNodeError(
-            'report', f'{folder} ({error.strerror})', 'a folder that can be written to'
-        ) from error
-    return folder / HTML_NAME
 
 
 def page(report: RunReport) -> str:

@@ -18,8 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import MissingPackage
@@ -34,10 +32,10 @@ from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.judging.gate import Outcome
 from depth_node.ros.memory import keep_large_buffers
 from depth_node.settings import settings_from
+from depth_node.tools.progress import Bars
 
 if TYPE_CHECKING:
     from depth_node.finetuning.stages import FineTuning
-    from depth_node.finetuning.trainer import Progress
     from depth_node.judging.gate import Verdict
 
 EXIT_REFUSED = 1
@@ -67,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DepthNodeError as error:
         print(f'finetune: {error}', file=sys.stderr)
         return EXIT_REFUSED
+    except OSError as error:
+        print(f'finetune: {_refusal(error)}', file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _refusal(error: OSError) -> DepthNodeError:
+    where = f' ({error.filename})' if error.filename else ''
+    return DepthNodeError(
+        'disk',
+        f'{error.strerror or error}{where}',
+        'files that can be read and written',
+        'Put that right and run the same command again: it goes on from here.',
+    )
 
 
 def _run(verb: str, options: argparse.Namespace, command: str) -> int:
@@ -74,14 +85,20 @@ def _run(verb: str, options: argparse.Namespace, command: str) -> int:
     _check_torch()
     from depth_node.finetuning.stages import FineTuning
     from depth_node.finetuning.stages import Voice
+    from depth_node.finetuning.torchrun import process_group
 
     keep_large_buffers(os.environ)  # a fifth of a step would go into fresh pages
-    folder = RunFolder(options.out)
     bars = Bars()
     try:
-        with folder.locked():
-            voice = Voice(bars.say, bars.counted, bars.trained)
-            return _staged(verb, FineTuning(settings, folder, voice, command), bars)
+        with process_group() as rank:
+            folder = RunFolder(options.out, options.frames, leads=rank == 0)
+            voice = Voice(bars.say, bars.counted, bars.trained) if rank == 0 else Voice()
+            run = FineTuning(settings, folder, voice, command)
+            if rank:
+                run.follow()
+                return 0
+            with folder.locked():
+                return _staged(verb, run, bars)
     finally:
         bars.close()
 
@@ -114,42 +131,6 @@ def _told(verdict: Verdict, folder: RunFolder, bars: Bars) -> int:
     if folder.report.exists():
         bars.say(f'the report is {folder.report}')
     return int(verdict.outcome)
-
-
-class Bars:
-    """Progress on the terminal: one bar at a time, lines above it."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
-        self._what = ''
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        tqdm.write(text)
-
-    def counted(self, what: str, done: int, total: int) -> None:
-        """Show how much of something is done."""
-        bar = self._of(what, total)
-        bar.update(done - bar.n)
-
-    def trained(self, progress: Progress) -> None:
-        """Show a training: its time left, and its loss as a share of that of standing still."""
-        bar = self._of('training', progress.steps)
-        bar.set_postfix_str(f'photometric {progress.ratio:.2f} of standing still', refresh=False)
-        bar.update(progress.step - bar.n)
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _of(self, what: str, total: int) -> tqdm[None]:
-        if self._bar is None or self._what != what or self._bar.total != total:
-            self.close()
-            self._what = what
-            self._bar = tqdm(total=total, desc=what, leave=False, disable=None)
-        return self._bar
 
 
 def settings_of(options: argparse.Namespace) -> FineTuneSettings:
@@ -211,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('recordings', nargs='+', type=Path, metavar='BAG', help='recordings of one camera')
     add('-o', '--out', type=Path, default=Path('finetuned'), help='folder of the run')
+    add('--frames', type=Path, metavar='DIR', help='folder of frames that several runs share')
     add('--model', default=default.model, help='name or folder of the model to start from')
     add('--image', metavar='TOPIC', help='images, where there are several topics')
     add('--camera-info', metavar='TOPIC', help='their camera_info')
