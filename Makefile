@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test slow lint conformance benchmark performance networks soak pretrain docs clean
+.PHONY: help demo test slow lint conformance benchmark performance networks soak finetune-check \
+  pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
@@ -20,6 +21,7 @@ help:
 	@echo 'make networks                                   measure every network, write docs/networks.md'
 	@echo 'make docs                                       write docs/node.md and config/depth_node.yaml from the code'
 	@echo 'make soak [CHECKS=names]                        storms of images, kills, signals, cycles: twenty minutes'
+	@echo 'make finetune-check [CHECKS=names]              the figures that fine-tuning has to reach: hours'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -76,6 +78,10 @@ networks: $(VENV)/train.stamp
 # 100,000 images, 200 signals, 1000 lifecycle cycles, minutes over DDS; CHECKS picks some of them
 soak: $(VENV)/test.stamp
 	PYTHONPATH=.:test $(BIN)/python -m soak $(CHECKS)
+
+# hours on two cores; LIVINGROOM names the real recording; CHECKS picks some of them
+finetune-check: $(VENV)/test.stamp
+	PYTHONPATH=.:test LIVINGROOM='$(LIVINGROOM)' $(BIN)/python -m finetune_check $(CHECKS)
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)

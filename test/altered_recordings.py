@@ -23,9 +23,7 @@ Alter = Callable[[str, int, Any, list[Any]], Any]
 """Topic, place among its messages, message, all messages of the topic -> message or None."""
 
 
-def altered(
-    source: Path, out: Path, alter: Alter | None = None, storage: str = 'mcap'
-) -> Path:
+def altered(source: Path, out: Path, alter: Alter | None = None, storage: str = 'mcap') -> Path:
     """Write a copy of a recording whose messages ``alter`` has changed; None leaves one out."""
     with AnyReader([source]) as reader:
         messages = [
@@ -62,7 +60,9 @@ def with_stamp(message: Any, header: Any) -> Any:
 
 
 def fields_of(message: Any) -> dict[str, Any]:
-    return {name: getattr(message, name) for name in message.__dataclass_fields__ if name[0] != '_'}
+    return {
+        name: getattr(message, name) for name in message.__dataclass_fields__ if name[0] != '_'
+    }
 
 
 def standing(topic: str, place: int, message: Any, all_of_it: list[Any]) -> Any:
@@ -108,9 +108,7 @@ def late_images(delay_ns: int) -> Alter:
         header = message.header
         total = header.stamp.sec * 10**9 + header.stamp.nanosec + delay_ns
         stamp = type(header.stamp)(sec=total // 10**9, nanosec=total % 10**9)
-        return with_stamp(
-            message, type(header)(stamp=stamp, frame_id=header.frame_id)
-        )
+        return with_stamp(message, type(header)(stamp=stamp, frame_id=header.frame_id))
 
     return alter
 

@@ -190,8 +190,8 @@ def _contradictions(motion: MotionAudit | None, offset: ClockOffset | None) -> l
     if not np.isfinite(offset.gain) or low <= offset.gain <= high:
         return []
     return [
-        f'The images turn {offset.gain:.2f} times as far as {offset.source} says: the focal length '
-        f'of camera_info is wrong by that factor, or the turning of {offset.source} is. '
+        f'The images turn {offset.gain:.2f} times as far as {offset.source} says: the focal '
+        f'length of camera_info is wrong by that factor, or the turning of {offset.source} is. '
         'Calibrate, and record again or correct the camera_info.'
     ]
 
