@@ -7,11 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: help demo test slow lint conformance benchmark performance networks soak pretrain docs clean
+.PHONY: help demo finetune test slow lint conformance benchmark performance networks soak \
+  finetune-check pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
 	@echo '          [MODEL=name | MODEL=./folder]         ... with another model than the bundled one'
+	@echo 'make finetune BAG=path [FINETUNE_ARGS=...]      learn from a recording; the model is finetuned/best'
 	@echo 'make test                                       install the rest and run every check'
 	@echo 'make slow                                       the tests that take too long for make test'
 	@echo 'make conformance DIR=folder [ONLY=pattern]      compare the networks with the official numbers'
@@ -20,6 +22,7 @@ help:
 	@echo 'make networks                                   measure every network, write docs/networks.md'
 	@echo 'make docs                                       write docs/node.md and config/depth_node.yaml from the code'
 	@echo 'make soak [CHECKS=names]                        storms of images, kills, signals, cycles: twenty minutes'
+	@echo 'make finetune-check [CHECKS=names]              the figures that fine-tuning has to reach: hours'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -76,6 +79,14 @@ networks: $(VENV)/train.stamp
 # 100,000 images, 200 signals, 1000 lifecycle cycles, minutes over DDS; CHECKS picks some of them
 soak: $(VENV)/test.stamp
 	PYTHONPATH=.:test $(BIN)/python -m soak $(CHECKS)
+
+# hours on two cores; LIVINGROOM names the real recording; CHECKS picks some of them
+# BAG may name several recordings of one camera
+finetune: $(VENV)/train.stamp
+	@$(BIN)/python -m depth_node.tools.finetune $(BAG) $(FINETUNE_ARGS)
+
+finetune-check: $(VENV)/test.stamp
+	PYTHONPATH=.:test LIVINGROOM='$(LIVINGROOM)' $(BIN)/python -m finetune_check $(CHECKS)
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)

@@ -1,4 +1,4 @@
-"""Start models of fine-tunings: the bundled one at its smaller size, its scale changed."""
+"""Start models for fine-tunings in tests: the bundled one at one size, its scale changed."""
 
 from __future__ import annotations
 

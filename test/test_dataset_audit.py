@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import altered_recordings as spoilt
 import numpy as np
 import pytest
 
@@ -132,6 +134,21 @@ def test_a_delay_of_the_images_is_found_within_15_ms(room, tmp_path, delay_ms):
     with open_recording(path) as recording:
         trajectory = camera_trajectory(recording, audit)
     assert trajectory.stamps_ns[0] - T0 == audit.applied_offset_ns
+
+
+@pytest.mark.parametrize(
+    ('alter', 'reason'),
+    [
+        (spoilt.wrong_focal_length, 'The images turn 0.[67][0-9] times as far as /odom says'),
+        (spoilt.shuffled_poses, 'The poses of /odom go to and fro'),
+    ],
+)
+def test_a_camera_or_poses_that_the_images_contradict_are_refused(room, tmp_path, alter, reason):
+    found = audit_recording(spoilt.altered(room, tmp_path / 'bad', alter))
+    assert len(found.reasons) == 1 and re.match(reason, found.reasons[0])
+    good = audit_recording(room)
+    assert good.usable and good.motion.directness > 0.9
+    assert good.clock_offset.gain == pytest.approx(1.0, abs=0.1)
 
 
 def test_an_audit_survives_json(room):

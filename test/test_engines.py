@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import sys
@@ -336,6 +337,20 @@ def test_a_closed_engine_refuses_and_closes_twice(model: ModelFolder, name: str)
     engine.close()
     with pytest.raises(EngineError, match='closed'):
         engine.warm_up()
+
+
+def signal_stack() -> tuple[int | None, int]:
+    """Return where the handlers of signals run in this thread."""
+    found = (ctypes.c_void_p * 3)()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+    return found[0], found[2]
+
+
+def test_a_closed_engine_leaves_no_stack_for_signals_that_may_be_freed(model: ModelFolder) -> None:
+    before = signal_stack()
+    engine = opened(model, 'openvino')
+    engine.close()
+    assert signal_stack() == before
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,13 @@ from typing import Any
 import altered_recordings as spoilt
 import pytest
 import torch
+from finetune_check import __main__ as long_checks
+from finetune_check.row import Row
 from finetune_start import command
 from finetune_start import exported_without_graphs
 from finetune_start import hashes
 from finetune_start import scaled_start
+from result_schema import problems_of
 
 from depth_node import model_folder
 from depth_node.dataset import cache_writer
@@ -37,7 +40,7 @@ from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
 
 ROOT = Path(__file__).parents[1]
-RECORDED = RecordingSettings(seconds=8.0, rate_hz=5.0, width=160, height=120)
+RECORDED = RecordingSettings(seconds=10.0, rate_hz=5.0, width=160, height=120)
 STEPS = 4
 SAVE_EVERY = 2
 KILLED_AT = 3
@@ -47,10 +50,10 @@ FIRST = ('.lock', 'audit.json', 'cache.json', 'frames')
 
 @pytest.fixture(scope='session')
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a recording, a start model ten times too near, and a right one."""
+    """Return a folder with a recording, a start model three times too near, and a right one."""
     path = tmp_path_factory.mktemp('finetune')
     write(path / 'drive', RECORDED, workers=1)
-    scaled_start(path / 'near', 0.1)
+    scaled_start(path / 'near', 1 / 3)
     scaled_start(path / 'right', 1.0)
     return path
 
@@ -136,7 +139,7 @@ def test_a_run_leaves_a_better_model_a_record_per_stage_and_a_report(place, firs
     assert made.parent.startswith('start ') and made.metrics['fine-tuning']['steps'] == STEPS
     told = json.loads((first.root / 'report.json').read_text())['result']
     assert told['verdict']['outcome'] == 'improved' and told['verdict']['exit_code'] == 0
-    assert 'drive' in told['command'] and told['plots'][0]['lines']
+    assert 'drive' in told['command'] and len(told['plots']) == 2
     page = (first.root / 'report.html').read_text()
     assert page.startswith('<!doctype html>') and 'src="http' not in page
     assert not leftovers(first.root)
@@ -383,3 +386,27 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     bars.counted('frames of drive', 200, 400)
     bars.close()
     assert '\r' in stream.getvalue() and 'frames of drive' in stream.getvalue()
+
+
+def test_the_results_of_the_long_checks_keep_the_schema_and_tell_what_was_missed(
+    tmp_path, monkeypatch, capsys
+):
+    def check(setting):
+        row = Row('image_delay')
+        row.at_most('error, ms', 3.0 / setting.share, 15.0)
+        row.at_least('nothing', float('nan'), 0.0) if setting.share < 0.5 else None
+        return row
+
+    def apart(name, options):
+        options.names, options.row = [name], tmp_path / 'row.json'
+        long_checks._run_here(options)
+        return json.loads((tmp_path / 'row.json').read_text())
+
+    monkeypatch.setattr(long_checks, 'CHECKS', {'image_delay': check})
+    monkeypatch.setattr(long_checks, '_run_apart', apart)
+    out = tmp_path / 'finetuning.json'
+    assert long_checks.main(['image_delay', '--out', str(out)]) == 0
+    assert problems_of(json.loads(out.read_text())) == []
+    assert long_checks.main(['image_delay', '--share', '0.1', '--out', str(out)]) == 1
+    assert capsys.readouterr().out.count('MISSED') == 2
+    assert problems_of(json.loads(out.read_text())) == []

@@ -56,10 +56,11 @@ class OpenVinoEngine:
         try:
             core = openvino.Core()
             _check_precision(core, precision)
-            self._compiled = compiled_network(
+            compiled = compiled_network(
                 openvino, core, folder, size, graph, _options(precision, threads)
             )
-            network = self._compiled.network
+            self._compiled: object = compiled
+            network = compiled.network
             # the compiled network has weights of its own, in the order of the processor
             let_go_of_files(folder.path / name for name in folder.card.files)
             computed = _precision_of(network, precision)
@@ -94,8 +95,13 @@ class OpenVinoEngine:
         return output
 
     def close(self) -> None:
-        """Release the compiled network."""
+        """Release the compiled network, at once and in this thread.
+
+        OpenVINO has given the thread that opened it a stack for signals.  Were it freed later, by
+        garbage collection in another thread, the next signal would be a segmentation fault.
+        """
         self._request = None
+        self._compiled = None
 
 
 def _library() -> Any:
