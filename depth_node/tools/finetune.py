@@ -9,6 +9,7 @@ moment, the same command goes on.  A verb as the first word ends the run after t
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
+_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO)
+_AGAIN = 'Put that right and run the same command again: it goes on from here.'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('finetune: stopped; the same command goes on from here', file=sys.stderr)
         return EXIT_STOPPED
     except RecordingError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK:
+            print(f'finetune: {error} {_AGAIN}', file=sys.stderr)
+            return EXIT_REFUSED
         print(f'finetune: {error}', file=sys.stderr)
         return int(Outcome.UNUSABLE)
     except DepthNodeError as error:
@@ -76,7 +82,7 @@ def _refusal(error: OSError) -> DepthNodeError:
         'disk',
         f'{error.strerror or error}{where}',
         'files that can be read and written',
-        'Put that right and run the same command again: it goes on from here.',
+        _AGAIN,
     )
 
 
