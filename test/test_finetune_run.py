@@ -31,12 +31,12 @@ from depth_node import model_folder
 from depth_node.dataset import cache_writer
 from depth_node.dataset import scale
 from depth_node.finetuning import learning
+from depth_node.finetuning import progress
 from depth_node.finetuning import stages
 from depth_node.finetuning import trainer
 from depth_node.finetuning.run_folder import STAGES
 from depth_node.finetuning.run_folder import RunFolder
 from depth_node.tools import finetune
-from depth_node.tools import progress
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
 
@@ -194,8 +194,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
     code = (
         'import os, signal, sys\n'
         'from dataclasses import replace\n'
-        'from depth_node.finetuning import learning, trainer\n'
-        'from depth_node.tools import finetune, progress\n'
+        'from depth_node.finetuning import learning, progress, trainer\n'
+        'from depth_node.tools import finetune\n'
         'made = learning.TrainingSettings\n'
         'from depth_node.dataset import scale\n'
         'scale._MOST_FRAMES = 6\n'

@@ -23,6 +23,7 @@ from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import MissingPackage
 from depth_node.errors import RecordingError
+from depth_node.finetuning.progress import Bars
 from depth_node.finetuning.run_folder import STAGES
 from depth_node.finetuning.run_folder import RunFolder
 from depth_node.finetuning.settings import DEVICES
@@ -33,7 +34,6 @@ from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.judging.gate import Outcome
 from depth_node.ros.memory import keep_large_buffers
 from depth_node.settings import settings_from
-from depth_node.tools.progress import Bars
 
 if TYPE_CHECKING:
     from depth_node.finetuning.stages import FineTuning
