@@ -44,7 +44,7 @@ OPTIONAL = {
     'openvino': ('engines/openvino_engine.py', 'benchmark'),
     'onnxruntime': ('engines/onnxruntime_engine.py', 'quantization', 'benchmark'),
     'rosbags': ('recording/',),
-    'tqdm': ('demo/', 'tools/'),
+    'tqdm': ('demo/', 'tools/', 'finetuning/progress.py'),
 }
 
 

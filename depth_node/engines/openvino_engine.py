@@ -20,6 +20,7 @@ from depth_node.engines import library_failure
 from depth_node.engines.graph_files import checked_graph
 from depth_node.engines.memory import let_go_of_files
 from depth_node.engines.openvino_compiled import compiled_network
+from depth_node.engines.signal_stack import signal_stack_kept
 from depth_node.errors import EngineError
 from depth_node.errors import MissingPackage
 from depth_node.errors import quoted
@@ -45,6 +46,7 @@ class OpenVinoEngine:
         computes in another precision than asked for or refuses the graph.
     """
 
+    @signal_stack_kept()
     def __init__(
         self, folder: ModelFolder, size: InputSpec, *, precision: str, threads: int
     ) -> None:
@@ -95,11 +97,7 @@ class OpenVinoEngine:
         return output
 
     def close(self) -> None:
-        """Release the compiled network, at once and in this thread.
-
-        OpenVINO has given the thread that opened it a stack for signals.  Were it freed later, by
-        garbage collection in another thread, the next signal would be a segmentation fault.
-        """
+        """Release the compiled network."""
         self._request = None
         self._compiled = None
 

@@ -123,12 +123,19 @@ def publish(folder: Path, best: Path) -> None:
         sync(best.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise DepthNodeError(
             f'model folder {best}',
-            f'a disk that refuses it ({error.strerror})',
+            f'a disk that refuses it ({_cause(error)})',
             'room to write',
             'Make room and run the same command again: it goes on from here.',
         ) from error
+
+
+def _cause(error: OSError) -> str:
+    """Return why the disk refused, in words; of a copied folder, the first file's reason."""
+    listed = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    return str(listed[0][2]) if isinstance(listed, list) and listed else str(error.strerror)
 
 
 def _compared(before: Judgement, after: Judgement, block_s: float) -> Proof:

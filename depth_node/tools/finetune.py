@@ -9,6 +9,7 @@ moment, the same command goes on.  A verb as the first word ends the run after t
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -22,6 +23,7 @@ from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import MissingPackage
 from depth_node.errors import RecordingError
+from depth_node.finetuning.progress import Bars
 from depth_node.finetuning.run_folder import STAGES
 from depth_node.finetuning.run_folder import RunFolder
 from depth_node.finetuning.settings import DEVICES
@@ -32,7 +34,6 @@ from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.judging.gate import Outcome
 from depth_node.ros.memory import keep_large_buffers
 from depth_node.settings import settings_from
-from depth_node.tools.progress import Bars
 
 if TYPE_CHECKING:
     from depth_node.finetuning.stages import FineTuning
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 1
 EXIT_STOPPED = 130
+_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO)
+_AGAIN = 'Put that right and run the same command again: it goes on from here.'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print('finetune: stopped; the same command goes on from here', file=sys.stderr)
         return EXIT_STOPPED
     except RecordingError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK:
+            print(f'finetune: {error} {_AGAIN}', file=sys.stderr)
+            return EXIT_REFUSED
         print(f'finetune: {error}', file=sys.stderr)
         return int(Outcome.UNUSABLE)
     except DepthNodeError as error:
@@ -76,7 +82,7 @@ def _refusal(error: OSError) -> DepthNodeError:
         'disk',
         f'{error.strerror or error}{where}',
         'files that can be read and written',
-        'Put that right and run the same command again: it goes on from here.',
+        _AGAIN,
     )
 
 
