@@ -13,6 +13,7 @@ from finetune_start import scaled_start
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
+from depth_node.dataset.sparse_depth import DEPTH_IMAGE
 from depth_node.finetuning.start_model import StartModel
 from depth_node.networks.make_model import make_model
 from finetune_check.row import Row
@@ -94,7 +95,7 @@ def _teach(start: StartModel, cache: FrameCache, lessons: int, setting: Setting)
 
 
 def _log_error(inverse: torch.Tensor, cache: FrameCache, index: int) -> torch.Tensor:
-    (part,) = [item for item in cache.sparse_all(index) if item.source.startswith('depth')]
+    (part,) = [item for item in cache.sparse_all(index) if item.source.kind == DEPTH_IMAGE]
     u, v = (torch.from_numpy(axis).round().long() for axis in (part.u, part.v))
     depth = torch.from_numpy(part.depth_m).float()
     return (inverse[v, u] * depth).clamp_min(1e-4).log().abs().mean()
