@@ -26,6 +26,7 @@ from finetune_start import exported_without_graphs
 from finetune_start import hashes
 from finetune_start import scaled_start
 from result_schema import problems_of
+from safetensors.torch import load_file
 
 from depth_node import model_folder
 from depth_node.dataset import cache_writer
@@ -312,6 +313,47 @@ def test_a_folder_in_which_another_run_works_is_left_alone(place, tmp_path, caps
         assert run(place, tmp_path, 'near') == REFUSED
     assert 'another process works' in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+def test_frames_that_another_run_has_cached_are_not_decoded_again(
+    place, tmp_path, monkeypatch, capsys
+):
+    shared = tmp_path / 'frames'
+    assert run(place, tmp_path / 'one', 'near', 'cache', frames=shared) == 0
+    before = hashes(shared)
+    assert before and not (tmp_path / 'one' / 'frames').exists()
+    monkeypatch.setattr(cache_writer.CacheWriter, 'add', lambda *_, **__: pytest.fail('decoded'))
+    assert run(place, tmp_path / 'two', 'near', 'cache', frames=shared) == 0
+    assert hashes(shared) == before
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_learn_what_one_learns(place, tmp_path):
+    given = {'steps': STEPS, 'batch': 2, 'precision': 'float32', 'frames': tmp_path / 'frames'}
+    made = {}
+    for name, launcher in (
+        ('one', [sys.executable]),
+        ('two', [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']),
+    ):
+        out = tmp_path / name
+        words = command(place / 'drive', out, place / 'near', **given)
+        subprocess.run(
+            [*launcher, '-m', 'depth_node.tools.finetune', 'train', *words],
+            cwd=ROOT,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=300,
+        )
+        made[name] = load_file(out / 'candidate' / 'weights.safetensors')
+    start = load_file(place / 'near' / 'weights.safetensors')
+    moved = apart = 0.0
+    for key, value in made['one'].items():
+        if value.is_floating_point():
+            moved += float((value.float() - start[key].float()).abs().sum())
+            apart += float((value.float() - made['two'][key].float()).abs().sum())
+    assert apart < 0.02 * moved
 
 
 def test_a_verb_ends_the_run_after_its_stage(place, first, tmp_path, capsys):
