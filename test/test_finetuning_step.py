@@ -138,12 +138,19 @@ def test_geometry_consistency_needs_the_sources_and_gives_a_gradient() -> None:
 
 def test_half_precision_is_taken_only_where_it_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of('lite-mono', 'tiny')
-    assert fast.chosen_precision(network, 'auto', (64, 96)) == 'float32'
-    monkeypatch.setattr(fast, 'bfloat16_agreement', lambda *_: 0.5)
+
+    def chosen(wanted: str, agreement: float, has: bool = True) -> str:
+        monkeypatch.setattr(fast, 'bfloat16_agreement', lambda *_: agreement)
+        monkeypatch.setattr(fast, '_has_bfloat16', lambda _: has)
+        return fast.chosen_precision(network, wanted, (64, 96))
+
     with pytest.raises(SettingsError, match=r'cosine of 0\.500'):
-        fast.chosen_precision(network, 'bfloat16', (64, 96))
-    monkeypatch.setattr(fast, 'bfloat16_agreement', lambda *_: 0.999)
-    assert fast.chosen_precision(network, 'bfloat16', (64, 96)) == 'bfloat16'
+        chosen('bfloat16', 0.5)
+    assert chosen('bfloat16', 0.999, has=False) == 'bfloat16'
+    assert chosen('auto', 0.999) == 'bfloat16'
+    assert chosen('auto', 0.5) == 'float32'
+    assert chosen('auto', 0.999, has=False) == 'float32'
+    assert chosen('float32', 0.999) == 'float32'
 
 
 @pytest.mark.gpu

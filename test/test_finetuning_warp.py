@@ -212,6 +212,8 @@ def test_a_pose_network_gives_the_source_the_motion_of_its_side_in_time() -> Non
         intrinsics=torch.zeros(1, 4),
         source_later=torch.tensor([[False, True]]),
         present=torch.ones(1, 2, dtype=torch.bool),
+        T_source_target=torch.full((1, 2, 4, 4), float('nan')),
+        flipped=torch.tensor([False]),
     )
     found, _ = pose.NetworkPoses(Fixed())(batch)
     # before: inverse of the motion source -> target; after: the motion target -> source
