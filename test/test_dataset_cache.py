@@ -20,6 +20,7 @@ from depth_node.dataset.cache_writer import cache_arrays
 from depth_node.dataset.frame_cache import open_cache
 from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.sparse_depth import SparseSource
+from depth_node.errors import DepthNodeError  # noqa: F401
 from depth_node.errors import RecordingError
 
 MODEL = from_horizontal_fov(64, 48, 1.2)
@@ -173,12 +174,13 @@ def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_flushed(tmp_path):
             with CacheWriter({str(tmp_path / 'c')!r}, header()) as writer:
                 for index in range(1000):
                     writer.add(picture(index), index + 1, pose(index))
-        except RecordingError as error:
-            print(error)
+        except DepthNodeError as error:
+            print(type(error).__name__, error)
     """
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(code)], check=True, capture_output=True, text=True
     )
-    assert 'Make room and run the cache stage again' in done.stdout, done.stderr
+    assert 'DepthNodeError' in done.stdout, done.stderr
+    assert 'Make room and run the same command again' in done.stdout
     with CacheWriter(tmp_path / 'c', header()) as writer:
         assert writer.count >= 64

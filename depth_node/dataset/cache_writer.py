@@ -24,6 +24,7 @@ from depth_node.dataset.cache_format import Header
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.frame_cache import open_cache
 from depth_node.dataset.sparse_depth import SparseDepth
+from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.files import sweep_orphans
 from depth_node.files import sync
@@ -49,8 +50,9 @@ class CacheWriter:
     :param root: folder of the cache; made if needed.
     :param header: of what will be written.
     :param shard_bytes: a shard is closed when it is longer than this.
-    :raises RecordingError: when another process writes there, when the folder holds a cache of
-        another key, or when the disk refuses.
+    :raises RecordingError: when another process writes there, or when the folder holds a cache of
+        another key.
+    :raises DepthNodeError: when the disk refuses.
     """
 
     def __init__(self, root: Path, header: Header, shard_bytes: int = _SHARD_BYTES) -> None:
@@ -117,7 +119,8 @@ class CacheWriter:
         :param segment: piece of the trajectory that the pose belongs to.
         :param ordinal: of the image in its topic; counted where it is not given.
         :param dropped: images left out before this one, by reason.
-        :raises RecordingError: when the image or its stamp does not fit, or the disk refuses.
+        :raises RecordingError: when the image or its stamp does not fit.
+        :raises DepthNodeError: when the disk refuses.
         """
         self._check(rgb, stamp_ns)
         image = encode_file('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _QUALITY)
@@ -146,7 +149,7 @@ class CacheWriter:
         """Say that nothing is missing any more, and open the cache.
 
         :param dropped: images left out in the whole recording, by reason.
-        :raises RecordingError: when the disk refuses.
+        :raises DepthNodeError: when the disk refuses.
         """
         counts = self.dropped if dropped is None else dropped
         reasons = zip(cache_format.DROP_REASONS, counts.tolist(), strict=True)
@@ -251,12 +254,13 @@ class CacheWriter:
         if self.last_stamp_ns is not None and stamp_ns <= self.last_stamp_ns:
             raise RecordingError(who, f'stamp {stamp_ns} ns', f'one after {self.last_stamp_ns} ns')
 
-    def _refused(self, error: OSError) -> RecordingError:
-        return RecordingError(
+    def _refused(self, error: OSError) -> DepthNodeError:
+        # no RecordingError: nothing is wrong with the recording
+        return DepthNodeError(
             f'frame cache {self.root}',
             f'{error.strerror or error} after {self.count} frames',
             'a disk that can be written',
-            'Make room and run the cache stage again; it goes on where it stopped.',
+            'Make room and run the same command again: it goes on where it stopped.',
         )
 
 

@@ -128,8 +128,9 @@ def cache_recording(
 
     :param path: recording.
     :param root: folder for caches; this one gets a folder in it, named after recording and key.
-    :raises RecordingError: when the recording cannot be opened, topics are unclear, there is no
-        usable image, or the disk refuses.
+    :raises RecordingError: when the recording cannot be opened, topics are unclear, or there is no
+        usable image.
+    :raises DepthNodeError: when the disk refuses.
     :raises CameraRejected: when the first camera_info describes no camera of the images.
     """
     path = Path(path)

@@ -165,7 +165,8 @@ class FineTuning:
     def cache(self) -> list[tuple[Path, str, FrameCache]]:
         """Decode, rectify and resize the images of every usable recording.
 
-        :raises RecordingError: when a recording cannot be read or the disk refuses.
+        :raises RecordingError: when no recording can be read.
+        :raises DepthNodeError: when the disk refuses.
         """
         if self._caches is not None:
             return self._caches
