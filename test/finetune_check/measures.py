@@ -17,10 +17,13 @@ from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.pairs import plan_pairs
+from depth_node.dataset.scale import estimate_scales
+from depth_node.dataset.sparse_depth import TRACKS
 from depth_node.dataset.tracks import measured_depth_m
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.plain_step import PlainStep
 from depth_node.finetuning.pose import RecordedPoses
+from depth_node.finetuning.preparation import prepared
 from depth_node.finetuning.reference_maps import reference_maps
 from depth_node.finetuning.samples import BatchSettings
 from depth_node.finetuning.samples import Footage
@@ -34,6 +37,7 @@ from depth_node.image_codec import decode_compressed
 from depth_node.judging.models import opened_models
 from depth_node.recording import open_recording
 from finetune_check.row import Row
+from finetune_check.runs import DRIVE
 from finetune_check.runs import MIXED
 from finetune_check.runs import Setting
 from finetune_check.runs import finetuned
@@ -65,6 +69,24 @@ def idle_stretches(setting: Setting) -> Row:
         row.exactly(f'targets among them, {what}', ((used >= low) & (used <= high)).sum(), 0)
     between = (times_s > _STANDING * MIXED.seconds) & (times_s < _TURNING * MIXED.seconds)
     row.at_least('share of the driving that is used', len(used) / between.sum(), 0.7)
+    return row
+
+
+def measured_scale(setting: Setting) -> Row:
+    """Metres by tracks and odometry alone, through a bent lens, beside the true depth."""
+    row = Row('measured_scale')
+    recording = rendered(setting, DRIVE)
+    start = StartModel.open(str(scaled_start(setting.folder / 'start', 1 / 3).path))
+    cache = cache_recording(recording, CacheSettings(start.sizes), setting.folder / 'cache')
+    (made,) = prepared(
+        start, [(recording, 'drive', cache)], height_m=None, rescale=True
+    ).recordings
+    estimates = estimate_scales(cache, made.plan, start.depth_m(cache.camera))
+    for item in estimates:
+        row.told(f'scale by {item.kind}', item.scale)
+    (tracks,) = [item for item in estimates if item.kind == TRACKS]
+    row.at_most('tracks against true depth at the same places', abs(tracks.direct - 1.0), 0.03)
+    row.told('points of tracks', tracks.samples)
     return row
 
 
