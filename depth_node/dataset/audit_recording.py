@@ -22,11 +22,6 @@ from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import clock_offset
 from depth_node.dataset.image_sample import ImageSample
 from depth_node.dataset.image_sample import chosen_times
-from depth_node.dataset.judgement import Findings
-from depth_node.dataset.judgement import motion_of
-from depth_node.dataset.judgement import reasons_of
-from depth_node.dataset.judgement import stamps_of
-from depth_node.dataset.judgement import warnings_of
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
 from depth_node.dataset.pose_source import read_transforms
@@ -35,6 +30,11 @@ from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import Trajectory
+from depth_node.dataset.verdict import Findings
+from depth_node.dataset.verdict import motion_of
+from depth_node.dataset.verdict import reasons_of
+from depth_node.dataset.verdict import stamps_of
+from depth_node.dataset.verdict import warnings_of
 from depth_node.errors import CameraRejected
 from depth_node.errors import ImageRejected
 from depth_node.errors import RecordingError
