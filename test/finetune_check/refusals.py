@@ -96,6 +96,8 @@ def _teach(start: StartModel, cache: FrameCache, lessons: int, setting: Setting)
 
 def _log_error(inverse: torch.Tensor, cache: FrameCache, index: int) -> torch.Tensor:
     (part,) = [item for item in cache.sparse_all(index) if item.source.kind == DEPTH_IMAGE]
-    u, v = (torch.from_numpy(axis).round().long() for axis in (part.u, part.v))
+    height, width = inverse.shape
+    u = torch.from_numpy(part.u).round().long().clamp(0, width - 1)
+    v = torch.from_numpy(part.v).round().long().clamp(0, height - 1)
     depth = torch.from_numpy(part.depth_m).float()
     return (inverse[v, u] * depth).clamp_min(1e-4).log().abs().mean()
