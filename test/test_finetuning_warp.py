@@ -218,11 +218,3 @@ def test_a_pose_network_gives_the_source_the_motion_of_its_side_in_time() -> Non
     found, _ = pose.NetworkPoses(Fixed())(batch)
     # before: inverse of the motion source -> target; after: the motion target -> source
     torch.testing.assert_close(found[0, :, 2, 3], torch.tensor([-0.2, 0.2]), rtol=1e-4, atol=1e-6)
-
-
-def test_a_scale_is_found_among_outliers_and_standing_frames() -> None:
-    true = torch.tensor([0.2] * 20 + [5.0] * 4 + [0.0] * 9 + [float('nan')] * 3)
-    fit = pose.closed_form_scale(torch.full_like(true, 0.01), true)
-    assert fit.scale == pytest.approx(20.0)
-    assert fit.count == 24
-    assert np.isnan(pose.closed_form_scale(true[:0], true[:0]).scale)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -87,7 +86,6 @@ class NetworkPoses(Poses):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer('scale', torch.ones(()))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the poses and what it costs that they differ from those of the batch."""
@@ -100,41 +98,13 @@ class NetworkPoses(Poses):
         images = torch.cat((earlier, torch.where(later, source, target)), dim=2)
         turn, shift = self.network(images.flatten(0, 1))
         turn = turn[:, 0].reshape(*batch.present.shape, 3)
-        shift = self.scale * shift[:, 0].reshape(*batch.present.shape, 3)
+        shift = shift[:, 0].reshape(*batch.present.shape, 3)
         # forward in time: the network's motion itself; backward: its inverse
         forward, backward = pose_matrix(turn, shift), inverse_pose_matrix(turn, shift)
         poses = torch.where(batch.source_later[:, :, None, None], forward, backward)
         return poses, _mismatch(
             poses, mirrored(batch.T_source_target, batch.flipped), batch.present
         )
-
-
-@dataclass(frozen=True)
-class ScaleFit:
-    """A factor between lengths that were estimated and the true ones."""
-
-    scale: float
-    """True length per estimated length: the median."""
-    spread: float
-    """Median absolute deviation from it, as a share of it."""
-    count: int
-    """Lengths that were compared."""
-
-
-def closed_form_scale(estimated: Tensor, true_m: Tensor, shortest_m: float = 0.05) -> ScaleFit:
-    """Return the median of true_m / estimated over motions that are long enough.
-
-    :param estimated: (P,) lengths in the unit of a network.
-    :param true_m: (P,) metres; NaN is unknown.
-    :param shortest_m: shorter motions say nothing.
-    """
-    usable = torch.isfinite(true_m) & (true_m >= shortest_m) & (estimated > 0)
-    ratio = true_m[usable].double() / estimated[usable].double()
-    if not len(ratio):
-        return ScaleFit(math.nan, math.nan, 0)
-    scale = ratio.quantile(0.5)
-    spread = (ratio - scale).abs().quantile(0.5) / scale
-    return ScaleFit(float(scale), float(spread), len(ratio))
 
 
 def _mismatch(poses: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
