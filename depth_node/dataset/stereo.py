@@ -28,18 +28,18 @@ NEAREST_M = 0.3
 """Nearer things are not looked for, metres."""
 LEAST_SHARE = 0.65
 """Of the pixels with texture, that have to agree both ways."""
-MOST_ROW_PX = 0.6
+MOST_ROW_PX = 0.5
 """By which corners may be off their row, median, pixels."""
 FEWEST_CORNERS = 8
 
 _Value = TypeVar('_Value', bound=np.generic)
-_BLOCK_PX = 5
+_BLOCK_PX = 3
 _PARTS_PER_PX = 16.0
 _BOTH_WAYS_PX = 0.6
 _LEAST_GRADIENT = 3.0
 _STEP_PX = 1.0
-_STEP_SHARE = 0.08
-_WINDOW = np.ones((7, 7), np.uint8)
+_STEP_SHARE = 0.12
+_WINDOW = np.ones((9, 9), np.uint8)
 _MOST_CORNERS = 200
 
 
@@ -181,9 +181,12 @@ def _eroded(seen: Mask) -> Mask:
 
 
 def _textured(image: Grey) -> Mask:
-    """Tell where the image changes along the row by more than its noise."""
+    """Tell where the image changes along the row by more than its noise, at the very pixel.
+
+    A wider window would take in what lies beside an edge, which has the edge's disparity.
+    """
     gradient = cv2.filter2D(image, cv2.CV_32F, np.array([[-0.5, 0.0, 0.5]], np.float32))
-    return np.asarray(cv2.blur(gradient * gradient, (7, 7)) >= _LEAST_GRADIENT**2)
+    return np.asarray(cv2.blur(gradient * gradient, (3, 3)) >= _LEAST_GRADIENT**2)
 
 
 def _stepped(disparity: Disparity) -> Mask:

@@ -43,6 +43,7 @@ _KEPT_NS = 1_000_000_000
 _WAIT_NS = 200_000_000
 _LOOKED_AT = 150
 _EVERY = 10
+_BETTER = 0.6
 _TRIED = 5
 _LEAST_TOGETHER = 0.2
 
@@ -95,6 +96,14 @@ class StereoSensor:
         """Return how far the partner's nearest image is stamped from that moment, nanoseconds."""
         apart = (abs(message.stamp_ns - stamp_ns) for message in self._recent)
         return min(apart, default=_KEPT_NS)
+
+    def exchanged(self) -> StereoSensor:
+        """Return a sensor of the same images whose cameras have changed places."""
+        other = StereoSensor(
+            self.image, self.partner, *self._fields, np.asarray(np.linalg.inv(self._pose))
+        )
+        other._recent = self._recent
+        return other
 
     def forget(self) -> None:
         """Begin with another part of the recording."""
@@ -166,6 +175,8 @@ def tried(recording: Recording, sensor: StereoSensor) -> str:
     :raises CameraRejected: where a camera_info describes no camera of the images.
     """
     pairs: list[StereoMatch] = []
+    mirrored: list[StereoMatch] = []
+    exchanged = sensor.exchanged()
     apart_ns: list[int] = []
     together = 0
     for image in _images(recording, sensor):
@@ -173,8 +184,10 @@ def tried(recording: Recording, sensor: StereoSensor) -> str:
         if apart_ns[-1] > TOGETHER_NS:
             continue
         if together % _EVERY == 0 and len(pairs) < _TRIED:
-            found = sensor.match(image)
-            pairs += [] if found is None else [found]
+            found, other = sensor.match(image), exchanged.match(image)
+            if found is not None and other is not None:
+                pairs.append(found)
+                mirrored.append(other)
         together += 1
     sensor.forget()
     if together < _LEAST_TOGETHER * len(apart_ns) or not together:
@@ -185,9 +198,18 @@ def tried(recording: Recording, sensor: StereoSensor) -> str:
         )
     if not pairs:
         return 'no pair of images could be decoded'
+    # cameras that look inwards match either way, but then the rows are off
+    better = [m for p, m in zip(pairs, mirrored, strict=True) if _is_better(m, p)]
+    if len(better) > len(pairs) / 2:
+        return 'left and right are exchanged: the images match better the other way round'
     refusals = [pair.refusal for pair in pairs if np.isfinite(pair.agreed)]
     bad = [refusal for refusal in refusals if refusal]
     return bad[len(bad) // 2] if len(bad) > len(refusals) / 2 else ''
+
+
+def _is_better(match: StereoMatch, than: StereoMatch) -> bool:
+    worse_rows = not than.row_px <= match.row_px / _BETTER
+    return not match.refusal and (worse_rows or bool(than.refusal))
 
 
 def _images(recording: Recording, sensor: StereoSensor) -> Iterator[Image]:
