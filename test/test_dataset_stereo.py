@@ -96,6 +96,14 @@ def test_depth_is_the_true_one(settings):
     assert np.mean(np.abs(ratio - 1.0) < 0.15) > 0.85
 
 
+def test_cameras_that_expose_on_their_own_measure_the_same():
+    rgb, partner = moment(PLAIN)[1]
+    darker = (partner * 0.6).astype(np.uint8)
+    found = matched(PLAIN, BESIDE.T_first_camera, (rgb, darker))
+    assert found.refusal == ''
+    assert np.median(beside_truth(PLAIN, found)) == pytest.approx(1.0, abs=0.03)
+
+
 def test_left_and_right_exchanged_give_no_scale():
     pose = np.linalg.inv(BESIDE.T_first_camera)
     assert 'exchanged' in matched(PLAIN, pose).refusal

@@ -37,6 +37,8 @@ _BLOCK_PX = 3
 _PARTS_PER_PX = 16.0
 _BOTH_WAYS_PX = 0.6
 _LEAST_GRADIENT = 3.0
+_LOCAL_PX = (25, 25)
+_CONTRAST = 45.0
 _STEP_PX = 1.0
 _STEP_SHARE = 0.12
 _WINDOW = np.ones((9, 9), np.uint8)
@@ -120,6 +122,8 @@ class StereoMatcher:
         self, left: Grey, right: Grey, left_seen: Mask, right_seen: Mask
     ) -> tuple[Disparity, float, float]:
         """Return what is believed of the left image, the share that agrees, and the row error."""
+        textured = _textured(left)
+        left, right = _normalised(left), _normalised(right)
         disparity = self._disparity(left, right)
         backwards = _mirrored(self._disparity(_mirrored(right), _mirrored(left)))
         u = np.arange(left.shape[1], dtype=np.float32)[None, :] - np.nan_to_num(disparity)
@@ -132,7 +136,6 @@ class StereoMatcher:
         )
         # what lies left of this is out of sight of the right camera in most scenes
         inside[:, : left.shape[1] // 6] = False
-        textured = _textured(left)
         looked_at = textured & inside
         agreed = float(agree[looked_at].mean()) if looked_at.sum() >= 50 else float('nan')
         kept = agree & textured & (u >= 3) & _eroded(left_seen) & ~_stepped(disparity)
@@ -178,6 +181,15 @@ def _eroded(seen: Mask) -> Mask:
         cv2.erode(seen.astype(np.uint8), _WINDOW, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         > 0
     )
+
+
+def _normalised(image: Grey) -> Grey:
+    """Return an image of equal mean and contrast everywhere: cameras expose on their own."""
+    values = image.astype(np.float32)
+    mean = cv2.blur(values, _LOCAL_PX)
+    spread = np.sqrt(np.maximum(cv2.blur(values * values, _LOCAL_PX) - mean * mean, 0.0))
+    even = (values - mean) / (spread + _LEAST_GRADIENT) * _CONTRAST + 128.0
+    return np.asarray(np.clip(even, 0.0, 255.0), np.uint8)
 
 
 def _textured(image: Grey) -> Mask:
