@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from depth_node.dataset.image_sample import chosen_times
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
 from depth_node.dataset.pose_source import read_transforms
+from depth_node.dataset.stereo_partner import StereoSearch
+from depth_node.dataset.stereo_partner import stereo_of
 from depth_node.dataset.topics import TF_PREFIX
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
@@ -79,7 +82,9 @@ def audit_recording(
         if trajectory is not None and sample is not None:
             offset = clock_offset(sample.pairs, trajectory, trajectory.source)
         found.pictures = None if sample is None else sample.pictures()
-        return _audit(recording, topics, frame, found, offset, tree)
+        stereo = stereo_of(recording, topics, tree, frame, found.fields)
+        found.unclear += tuple(filter(None, [stereo.unclear]))
+        return _audit(recording, topics, frame, found, offset, tree, stereo)
 
 
 def camera_trajectory(recording: Recording, audit: Audit) -> Trajectory | None:
@@ -108,10 +113,11 @@ def _audit(
     found: Findings,
     offset: ClockOffset | None,
     tree: TransformTree,
+    stereo: StereoSearch,
 ) -> Audit:
     return Audit(
         recording=str(recording.path),
-        choice=_choice(topics, found),
+        choice=_choice(topics, found, stereo),
         camera_frame=frame,
         frames=len(found.stamps_ns),
         stamps=stamps_of(found),
@@ -119,7 +125,10 @@ def _audit(
         motion=found.motion,
         clock_offset=offset,
         pictures=found.pictures,
-        scale_sources=_scale_sources(recording, topics, tree, frame, found),
+        scale_sources=(
+            *_scale_sources(recording, topics, tree, frame, found),
+            *_stereo_sources(stereo),
+        ),
         damage=recording.damage,
         reasons=reasons_of(found, offset),
         warnings=warnings_of(found, offset, recording.damage),
@@ -208,6 +217,7 @@ def _sample(
         found.reasons.append(str(error))
         return ImageSample(None, None)
     found.camera = _camera(width, height, fields, view, source, is_rectified)
+    found.fields = replace(fields, stamp_ns=0)
     return ImageSample(raw.model, None if is_rectified else lens_of(fields))
 
 
@@ -288,12 +298,21 @@ def _scale_sources(
     return tuple(sources)
 
 
+def _stereo_sources(stereo: StereoSearch) -> list[ScaleSource]:
+    """List the other cameras, and why some of them are no stereo partner."""
+    chosen = [] if stereo.sensor is None else [(stereo.sensor.partner, '')]
+    return [
+        ScaleSource('stereo', topic.name, topic.count, why_not)
+        for topic, why_not in (*chosen, *stereo.refused)
+    ]
+
+
 def _frame_of(recording: Recording, topic: Topic | None) -> str:
     content = None if topic is None else recording.first(topic)
     return str(getattr(content, 'frame_id', ''))
 
 
-def _choice(topics: RecordingTopics, found: Findings) -> TopicChoice:
+def _choice(topics: RecordingTopics, found: Findings, stereo: StereoSearch) -> TopicChoice:
     """Name the topics that are used, so that a later stage uses the same.
 
     Poses that cannot be used are left out, or that stage would stumble over them again.
@@ -313,6 +332,7 @@ def _choice(topics: RecordingTopics, found: Findings) -> TopicChoice:
         )
     }
     info = None if topics.camera_info is None else topics.camera_info.name
+    names['stereo'] = '' if stereo.sensor is None else stereo.sensor.partner.name
     return TopicChoice(topics.image.name, info, odometry=odometry, **names)
 
 

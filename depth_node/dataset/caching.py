@@ -33,6 +33,9 @@ from depth_node.dataset.pose_source import read_transforms
 from depth_node.dataset.projection import Target
 from depth_node.dataset.sensors import Sensor
 from depth_node.dataset.sensors import sensors_of
+from depth_node.dataset.sparse_depth import SparseSource
+from depth_node.dataset.stereo_partner import stereo_of
+from depth_node.dataset.stereo_sensor import StereoSensor
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.topics import topics_of
@@ -147,7 +150,7 @@ def cache_recording(
             recording=str(path),
             fit=footage.fit,
             seen=footage.target.seen,
-            sources=tuple(sensor.source for sensor in footage.sensors),
+            sources=footage.sources,
             pose_source=footage.trajectory.source if footage.trajectory else '',
         )
         with CacheWriter(folder, header) as writer:
@@ -157,7 +160,11 @@ def cache_recording(
                 raise RecordingError(
                     f'recording {path}', f'no usable image ({footage.told()})', 'images'
                 )
-            remarks = [*footage.remarks, *filter(None, [recording.damage])]
+            remarks = [
+                *footage.remarks,
+                *footage.late_remarks(),
+                *filter(None, [recording.damage]),
+            ]
             writer.header = replace(writer.header, remarks=tuple(remarks))
             return writer.finish(footage.dropped)
 
@@ -171,6 +178,8 @@ class _Frame:
     ordinal: int
     record_ns: int
     dropped: NDArray[np.int64]
+    message: RawImage | CompressedImage | None
+    """The image as it was sent, where a stereo partner is to be matched with it."""
 
 
 def _add(writer: CacheWriter, footage: _Footage, frame: _Frame) -> None:
@@ -187,6 +196,9 @@ def _add(writer: CacheWriter, footage: _Footage, frame: _Frame) -> None:
         for sensor in footage.sensors
         if (depth := sensor.depth_at(moment, footage.target, trajectory)) is not None
     ]
+    if footage.stereo is not None and frame.message is not None:
+        depth = footage.stereo.depth_of(frame.message, footage.target, footage.rectified)
+        measured += [] if depth is None else [depth]
     writer.add(
         frame.rgb,
         frame.stamp_ns,
@@ -214,6 +226,7 @@ class _Footage:
         view = self._view_of(width, height)
         self._model = view.model
         self.fit = camera.fit(view.model, settings.sizes, settings.policy)
+        self.rectified = view.rectifier is not None
         whole = np.ones((view.model.height, view.model.width), bool)
         valid = view.rectifier.valid if view.rectifier else whole
         self.target = Target(self.fit.camera, camera.resampled_mask(valid, self.fit))
@@ -227,7 +240,20 @@ class _Footage:
         for sensor in self.sensors:
             if sensor.source.kind == 'depth':  # the driver of the camera stamps both
                 sensor.delay_ns = self.delay_ns
+        search = stereo_of(recording, topics, tree, frame_id, self._fields, settings.hidden)
+        self.stereo: StereoSensor | None = search.sensor
+        self.remarks += search.remarks()
         self.dropped = np.zeros(len(cache_format.DROP_REASONS), np.int64)
+
+    @property
+    def sources(self) -> tuple[SparseSource, ...]:
+        """Return what sparse depth comes from."""
+        stereo = () if self.stereo is None else (self.stereo.source,)
+        return (*(sensor.source for sensor in self.sensors), *stereo)
+
+    def late_remarks(self) -> list[str]:
+        """Return what is to be said once all frames are made."""
+        return list(filter(None, [self.stereo.remark()])) if self.stereo else []
 
     def told(self) -> str:
         """Say how many images were left out, and why."""
@@ -239,7 +265,11 @@ class _Footage:
     ) -> Iterator[_Frame]:
         """Yield the images behind an ordinal, each when what was measured around it is known."""
         self.dropped = writer.dropped.copy()
-        by_topic = {sensor.source.topic: sensor for sensor in self.sensors}
+        by_topic: dict[str, Sensor | StereoSensor] = {
+            sensor.source.topic: sensor for sensor in self.sensors
+        }
+        if self.stereo is not None:
+            by_topic[self.stereo.partner.name] = self.stereo
         waiting: deque[_Frame] = deque()
         ordinal, last_ns = -1, writer.last_stamp_ns
         for record in self._records():
@@ -257,7 +287,8 @@ class _Footage:
                 if rgb is not None:
                     last_ns, self._last_record_ns = content.stamp_ns, record.time_ns
                     counted = self.dropped.copy()
-                    waiting.append(_Frame(rgb, last_ns, ordinal, record.time_ns, counted))
+                    sent = content if self.stereo is not None else None
+                    waiting.append(_Frame(rgb, last_ns, ordinal, record.time_ns, counted, sent))
             while waiting and record.time_ns - waiting[0].record_ns > _WAIT_NS:
                 yield waiting.popleft()
         yield from waiting
@@ -272,6 +303,7 @@ class _Footage:
             for topic in wanted[:2] + [t for t in wanted[2:] if t and t.name in sensors]
             if topic is not None
         ]
+        chosen += [] if self.stereo is None else [self.stereo.partner]
         try:
             yield from self._recording.records(chosen)
         except RecordingError as error:
@@ -393,7 +425,7 @@ def _key(path: Path, settings: CacheSettings, topics: RecordingTopics, footage: 
             for topic in (topics.image, topics.camera_info, topics.odometry)
             if topic is not None
         ],
-        'sources': [asdict(sensor.source) for sensor in footage.sensors],
+        'sources': [asdict(source) for source in footage.sources],
         'fit': asdict(footage.fit),
         'poses': [trajectory.source, len(trajectory.stamps_ns)] if trajectory else None,
     }

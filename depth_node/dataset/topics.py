@@ -19,6 +19,7 @@ TRANSFORMS = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
 IMU = 'sensor_msgs/msg/Imu'
 SCAN = 'sensor_msgs/msg/LaserScan'
 CLOUD = 'sensor_msgs/msg/PointCloud2'
+IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 TF_PREFIX = 'tf:'
 
 
@@ -40,6 +41,8 @@ class TopicChoice:
     """A sensor_msgs/LaserScan."""
     cloud: str | None = None
     """A sensor_msgs/PointCloud2."""
+    stereo: str | None = None
+    """Images of the other camera of a stereo pair."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class RecordingTopics:
     """None where there is none, or several that would do."""
     unclear: tuple[str, ...]
     """Sentences about sensors that were left out because several topics would do."""
+    partners: tuple[Topic, ...] = ()
+    """Images of other cameras, of which one may be a stereo partner."""
 
 
 def topics_of(recording: Recording, choice: TopicChoice | None = None) -> RecordingTopics:
@@ -96,6 +101,7 @@ def topics_of(recording: Recording, choice: TopicChoice | None = None) -> Record
         scan=_helper(recording, 'scan', SCAN, choice.scan, unclear),
         cloud=_helper(recording, 'cloud', CLOUD, choice.cloud, unclear),
         unclear=tuple(unclear),
+        partners=_partners(recording, camera.image, choice.stereo),
     )
 
 
@@ -115,6 +121,26 @@ def _depth(
         unclear.append(_said(recording, 'depth', topics))
         return None
     return min(topics, key=lambda topic: len(topic.name), default=None)
+
+
+def _partners(recording: Recording, image: Topic, wanted: str | None) -> tuple[Topic, ...]:
+    """List the images of other cameras, one topic of each: the named one, or all of them."""
+    if wanted == '':
+        return ()
+    depths = recording.depth_topics()
+    others = tuple(
+        topic
+        for topic in recording.of_type(*IMAGES)
+        if topic not in depths and topic.base != image.base
+    )
+    if wanted:
+        return (_named(recording, 'stereo topic', wanted, others),)
+    name = image.base.rpartition('/')[2]
+    cameras: dict[str, Topic] = {}
+    for topic in sorted(others, key=lambda t: (t.base.rpartition('/')[2] != name, len(t.name))):
+        if topic.namespace != image.namespace:
+            cameras.setdefault(topic.namespace, topic)
+    return tuple(cameras[namespace] for namespace in sorted(cameras))
 
 
 def _odometry(recording: Recording, wanted: str | None) -> Topic | None:

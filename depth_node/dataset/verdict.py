@@ -14,6 +14,7 @@ from depth_node.dataset.audit import PictureAudit
 from depth_node.dataset.audit import StampAudit
 from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.trajectory import Trajectory
+from depth_node.frames import CameraFields
 
 _LEAST_FRAMES = 20
 _STILL_M_S = 0.02
@@ -52,6 +53,8 @@ class Findings:
     """Record time minus stamp of all images, nanoseconds."""
     camera: CameraAudit | None = None
     """The camera."""
+    fields: CameraFields | None = None
+    """What describes it; None where no camera is known."""
     changed_camera: str = ''
     """A sentence, where camera_info changes."""
     motion: MotionAudit | None = None

@@ -155,6 +155,7 @@ def settings_of(options: argparse.Namespace) -> FineTuneSettings:
             imu=options.imu,
             scan=options.scan,
             cloud=options.cloud,
+            stereo=options.stereo_topic,
         ),
         camera=settings_from(
             {
@@ -207,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--scan', metavar='TOPIC', help='LaserScan; "" for none')
     add('--cloud', metavar='TOPIC', help='PointCloud2 of a lidar; "" for none')
     add('--depth', metavar='TOPIC', help='depth images; "" for none')
+    add('--stereo-topic', metavar='TOPIC', help='other camera of a stereo pair; "" for none')
     add('--intrinsics', default='', metavar='"FX FY CX CY"', help='where camera_info is unusable')
     add('--hfov', type=float, default=0.0, metavar='DEG', help='instead: horizontal field of view')
     add('--hide', metavar='TOPIC', nargs='+', default=[], help='learn nothing from this topic')

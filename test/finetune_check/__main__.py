@@ -33,6 +33,7 @@ CHECKS: dict[str, Callable[[Setting], Row]] = {
     'idle_stretches': measures.idle_stretches,
     'image_delay': measures.image_delay,
     'measured_scale': measures.measured_scale,
+    'stereo': measures.stereo,
     'throughput': measures.throughput,
     'node_output': measures.node_output,
     'spoilt_recordings': refusals.spoilt_recordings,
@@ -46,14 +47,16 @@ _LIVINGROOM = ROOT.parent / 'shared' / 'data' / 'bags' / 'livingroom'
 _LATEST_S = 4 * 3600.0
 """A check that takes longer hangs."""
 PROTOCOL = (
-    'Each check in a process of its own. idle_stretches, image_delay, throughput, node_output and '
-    'the refusals: rendered rooms, 160x120, plumb_bob lens. throughput: loss and gradient of the '
-    'same batch of 4 by both steps in turns. node_output: stream, worker, pipeline and outputs of '
-    'the node without DDS, beside the pipeline that judges. perfect_model: taught the true depth '
-    'of the whole recording first. wrong_scale: 24 s of a rendered room, 320x240, the bundled '
-    'model with its depth divided by three, its depth topic hidden from the training. livingroom: '
-    'a ray-traced room filmed by hand, its depth hidden from the training. Held-out time is the '
-    'last fifth; changes are of means over its images.'
+    'Each check in a process of its own. idle_stretches, image_delay, throughput, node_output '
+    'and the refusals: rendered rooms, 160x120, plumb_bob lens. stereo: 8 s, 320x240, a second '
+    'camera 10 cm to the right that looks 2 degrees inwards, its pose in /tf_static. '
+    'throughput: loss and gradient of the same batch of 4 by both steps in turns. node_output: '
+    'stream, worker, pipeline and outputs of the node without DDS, beside the pipeline that '
+    'judges. perfect_model: taught the true depth of the whole recording first. wrong_scale: 24 '
+    's of a rendered room, 320x240, the bundled model with its depth divided by three, its '
+    'depth topic hidden from the training. livingroom: a ray-traced room filmed by hand, its '
+    'depth hidden from the training. Held-out time is the last fifth; changes are of means over '
+    'its images.'
 )
 
 

@@ -16,9 +16,13 @@ from depth_node.camera import chosen_view
 from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
+from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.pairs import plan_pairs
 from depth_node.dataset.scale import estimate_scales
+from depth_node.dataset.sparse_depth import DEPTH_IMAGE
+from depth_node.dataset.sparse_depth import STEREO
 from depth_node.dataset.sparse_depth import TRACKS
+from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.tracks import measured_depth_m
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.plain_step import PlainStep
@@ -36,9 +40,11 @@ from depth_node.finetuning.timing import compared
 from depth_node.image_codec import decode_compressed
 from depth_node.judging.models import opened_models
 from depth_node.recording import open_recording
+from depth_node.world.recording import IMAGE_TOPIC
 from finetune_check.row import Row
 from finetune_check.runs import DRIVE
 from finetune_check.runs import MIXED
+from finetune_check.runs import PAIR
 from finetune_check.runs import Setting
 from finetune_check.runs import finetuned
 from finetune_check.runs import rendered
@@ -87,6 +93,32 @@ def measured_scale(setting: Setting) -> Row:
     (tracks,) = [item for item in estimates if item.kind == TRACKS]
     row.at_most('tracks against true depth at the same places', abs(tracks.direct - 1.0), 0.03)
     row.told('points of tracks', tracks.samples)
+    return row
+
+
+def stereo(setting: Setting) -> Row:
+    """Metres by a second camera, through bent lenses, beside the true depth at the same places."""
+    row = Row('stereo')
+    recording = rendered(setting, PAIR)
+    start = StartModel.open(str(scaled_start(setting.folder / 'start', 1 / 3).path))
+    choice = TopicChoice(image=IMAGE_TOPIC, odometry='')
+    cache = cache_recording(
+        recording, CacheSettings(start.sizes, choice=choice), setting.folder / 'cache'
+    )
+    plan = PairPlan(dict.fromkeys(range(len(cache)), ()))
+    estimates = estimate_scales(cache, plan, start.depth_m(cache.camera))
+    found = {item.kind: item for item in estimates}
+    row.exactly('sources of stereo depth', STEREO in found, 1)
+    row.at_most('stereo against true depth', abs(found[STEREO].direct - 1.0), 0.02)
+    row.told('scale by stereo', found[STEREO].scale)
+    row.told('scale by depth images', found[DEPTH_IMAGE].scale)
+    apart = found[STEREO].scale / found[DEPTH_IMAGE].scale - 1.0
+    row.told('scales apart, of different places', apart)
+    frames = [[part for part in cache.sparse_all(k) if part.source.kind == STEREO] for k in
+              range(len(cache))]  # fmt: skip
+    row.at_least('share of the frames with stereo depth', np.mean([*map(bool, frames)]), 0.9)
+    points = [sum(map(len, parts)) for parts in frames]
+    row.at_least('points per frame, median', float(np.median(points)), 500)
     return row
 
 

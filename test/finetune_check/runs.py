@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from finetune_start import hashes
 
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
+from depth_node.world.rig import CameraMount
 
 ROOT = Path(__file__).parents[2]
 DRIVE = RecordingSettings(
@@ -24,6 +26,10 @@ DRIVE = RecordingSettings(
 MIXED = RecordingSettings(
     seconds=12.0, rate_hz=10.0, width=160, height=120, lens='plumb_bob', seed=13,
     stand_still=True, turn=True,
+)  # fmt: skip
+PAIR = RecordingSettings(
+    seconds=8.0, rate_hz=5.0, width=320, height=240, lens='plumb_bob', seed=13,
+    extra_cameras=(CameraMount('right', 0.1, 0.002, 0.003, math.radians(-2.0)),),
 )  # fmt: skip
 DEPTH, BENT_DEPTH = '/camera/depth/image_rect', '/camera/depth/image_raw'
 COMPRESSED = '/compressedDepth'
