@@ -15,6 +15,7 @@ from depth_node.frames import CameraModel
 from depth_node.world import laser
 from depth_node.world import paths
 from depth_node.world import recording
+from depth_node.world import rig
 from depth_node.world import samples
 from depth_node.world import scenes
 from depth_node.world.builder import turned
@@ -325,7 +326,7 @@ def test_clearance_is_negative_inside_and_grows_outside():
     np.testing.assert_allclose(found, (-1.0, 0.5, math.sqrt(2), 2.0))
 
 
-@pytest.mark.parametrize('lens', [name for name in recording.LENSES if name != 'none'])
+@pytest.mark.parametrize('lens', [name for name in rig.LENSES if name != 'none'])
 def test_distorted_pixels_look_along_the_rays_of_their_lens(lens):
     settings = recording.RecordingSettings(lens=lens, width=64, height=48)
     fields = recording.camera_fields(settings)

@@ -22,6 +22,7 @@ from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.world import recording
+from depth_node.world import rig
 from depth_node.world import samples
 from depth_node.world.scenes import KINDS
 
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--size', default=f'{default.width}x{default.height}', help='WIDTHxHEIGHT, pixels')
     add('--hfov-deg', type=float, default=math.degrees(default.hfov_rad), help='field of view')
     add('--storage', choices=('mcap', 'sqlite3'), default=default.storage, help='file format')
-    add('--lens', choices=recording.LENSES, default=default.lens, help='distortion model')
+    add('--lens', choices=rig.LENSES, default=default.lens, help='distortion model')
     add('--format', choices=('jpeg', 'raw'), default='jpeg', help='kind of image messages')
     add('--jpeg-quality', type=int, default=default.jpeg_quality, help='1 to 100')
     add('--raw-depth', action='store_true', help='32FC1 depth; default: compressed millimetres')

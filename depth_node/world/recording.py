@@ -2,7 +2,7 @@
 
 Frames: ``odom`` -> ``base_link`` on /odom, ``base_link`` -> ``camera_optical_frame`` and, on a
 robot, ``base_link`` -> ``laser`` on /tf_static.  Depth belongs to the pixels of the image, through
-the same lens.
+the same lens.  Further cameras (``rig.py``) take their images at the same moments.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ from depth_node.world import paths
 from depth_node.world import scenes
 from depth_node.world.render import Rendered
 from depth_node.world.render import render
+from depth_node.world.rig import FIRST_NAME
+from depth_node.world.rig import LENSES
+from depth_node.world.rig import CameraMount
+from depth_node.world.rig import check_mounts
+from depth_node.world.rig import fields_of
+from depth_node.world.rig import rig_fields
 from depth_node.world.scene import Scene
 from depth_node.world.scene import sharpened
 from depth_node.world.sensor import Sensor
@@ -61,16 +67,6 @@ _LASER_HEIGHT_M = 0.22
 _QUEUED_PER_WORKER = 4
 _MID_GREY = 0.25
 _SHADOW_PX = 1200
-_LENSES: dict[str, tuple[str, tuple[float, ...]]] = {
-    'none': ('plumb_bob', (0.0,) * 5),
-    'plumb_bob': ('plumb_bob', (-0.22, 0.06, 0.0006, -0.0004, -0.008)),
-    'rational_polynomial': (
-        'rational_polynomial',
-        (0.45, 0.05, 0.0004, -0.0003, 0.0, 0.65, 0.12, 0.005),
-    ),
-    'equidistant': ('equidistant', (-0.02, 0.004, -0.002, 0.0003)),
-}
-LENSES = tuple(_LENSES)
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,8 @@ class RecordingSettings:
     """The exposure wanders by a factor of up to 1.6."""
     noise: float = 1.0
     """Standard deviation of the noise, of 255."""
+    extra_cameras: tuple[CameraMount, ...] = ()
+    """Further cameras, like the first one but for where they are."""
 
 
 def write(
@@ -135,8 +133,8 @@ def write(
     total = len(stage.path.stamps_s)
     with RecordingWriter(path, settings.storage) as writer:
         writer.static_transform(_mounts(stage, settings), _START_NS)
-        for index, frame in enumerate(_frames(stage, settings, min(workers, total))):
-            _write_frame(writer, stage, settings, index, frame)
+        for index, frames in enumerate(_frames(stage, settings, min(workers, total))):
+            _write_moment(writer, stage, settings, index, frames)
             if progress is not None:
                 progress(index + 1, total)
 
@@ -158,8 +156,8 @@ class _Stage:
                 settings.turn,
             ),
         )
-        self.fields = camera_fields(settings)
-        self.slopes: Floats = undistorted_slopes(self.fields)
+        self.fields = rig_fields(camera_fields(settings), settings.extra_cameras, settings.lens)
+        self.slopes: Floats = undistorted_slopes(self.fields[0])
         if not np.isfinite(self.slopes).all():
             raise SettingsError(
                 'hfov',
@@ -178,36 +176,33 @@ class _Stage:
         mean = float(render(self.scene, pose, thin, sensor=linear).rgb.mean()) / 255.0
         return _MID_GREY / max(mean, 0.01)
 
-    def frame(self, index: int) -> Rendered:
-        """Render one frame."""
+    def frames(self, index: int) -> tuple[Rendered, ...]:
+        """Render what all cameras see at one moment, the first camera's frame first."""
         settings = self._settings
         share = index / len(self.path.stamps_s)
         drift = 1.6 ** math.sin(2 * math.pi * share) if settings.exposure_drift else 1.0
         sensor = Sensor(
             exposure=self._exposure * drift, metering=0.0, noise=settings.noise, blur_px=0.45
         )
-        return render(
-            self.scene,
-            self.path.T_world_camera(index),
-            self.slopes,
-            sensor=sensor,
-            rng=np.random.default_rng((settings.seed, 2, index)),
+        pose = self.path.T_world_camera(index)
+        poses = [pose, *(pose @ mount.T_first_camera for mount in settings.extra_cameras)]
+        return tuple(
+            render(
+                self.scene,
+                pose,
+                self.slopes,
+                sensor=sensor,
+                # 1 is the path's
+                rng=np.random.default_rng((settings.seed, 2 + k, index)),
+            )
+            for k, pose in enumerate(poses)
         )
 
 
 def camera_fields(settings: RecordingSettings) -> CameraFields:
-    """Return the camera_info of a recording."""
-    model, d = _LENSES[settings.lens]
-    focal = settings.width / (2 * math.tan(settings.hfov_rad / 2))
-    cx, cy = (settings.width - 1) / 2, (settings.height - 1) / 2
-    return CameraFields(
-        settings.width,
-        settings.height,
-        model,
-        d,
-        (focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0),
-        p=(focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0),
-        frame_id=CAMERA_FRAME,
+    """Return the camera_info of the first camera, were it alone."""
+    return fields_of(
+        settings.width, settings.height, settings.hfov_rad, settings.lens, CAMERA_FRAME
     )
 
 
@@ -216,7 +211,7 @@ def _check(settings: RecordingSettings) -> None:
     if not (16 <= settings.width <= 4096 and 16 <= settings.height <= 4096):
         size = f'{settings.width} x {settings.height} pixels'
         raise SettingsError(who, size, '16 to 4096 pixels each way')
-    if settings.lens not in _LENSES:
+    if settings.lens not in LENSES:
         raise SettingsError(who, f'lens {quoted(settings.lens)}', f'one of {", ".join(LENSES)}')
     if not math.radians(20) <= settings.hfov_rad <= math.radians(150):
         degrees = math.degrees(settings.hfov_rad)
@@ -227,10 +222,14 @@ def _check(settings: RecordingSettings) -> None:
         raise SettingsError(who, f'JPEG quality {settings.jpeg_quality}', '1 to 100')
     if not 0.0 <= settings.noise <= 50.0:
         raise SettingsError(who, f'noise of {settings.noise}', '0 to 50 grey values')
+    check_mounts(settings.extra_cameras)
 
 
 def _mounts(stage: _Stage, settings: RecordingSettings) -> list[tuple[str, str, Floats]]:
     mounts = [(BASE_FRAME, CAMERA_FRAME, stage.path.T_base_camera)]
+    for mount in settings.extra_cameras:
+        pose = stage.path.T_base_camera @ mount.T_first_camera
+        mounts.append((BASE_FRAME, mount.frame_id, pose))
     if settings.carrier == paths.ROBOT:
         mounts.append((BASE_FRAME, LASER_FRAME, _laser_mount()))
     return mounts
@@ -242,12 +241,12 @@ def _laser_mount() -> Floats:
     return pose
 
 
-def _write_frame(
+def _write_moment(
     writer: RecordingWriter,
     stage: _Stage,
     settings: RecordingSettings,
     index: int,
-    frame: Rendered,
+    frames: tuple[Rendered, ...],
 ) -> None:
     stamp_ns = _START_NS + round(float(stage.path.stamps_s[index]) * 1e9)
     start, base = stage.path.T_world_base[0], stage.path.T_world_base[index]
@@ -256,29 +255,37 @@ def _write_frame(
     if settings.carrier == paths.ROBOT:
         scan = laser.scan(stage.scene, base @ _laser_mount(), stamp_ns, LASER_FRAME)
         writer.scan(SCAN_TOPIC, scan)
-    writer.camera_info(CAMERA_INFO_TOPIC, replace(stage.fields, stamp_ns=stamp_ns))
-    writer.image(IMAGE_TOPIC, frame.rgb, stamp_ns, CAMERA_FRAME, settings.jpeg_quality)
-    depth_topic = DEPTH_TOPIC if settings.lens == 'none' else BENT_DEPTH_TOPIC
-    writer.depth(depth_topic, frame.depth_m, stamp_ns, CAMERA_FRAME, not settings.raw_depth)
+    first = CameraMount(FIRST_NAME, depth=True)
+    mounts = (first, *settings.extra_cameras)
+    for mount, fields, frame in zip(mounts, stage.fields, frames, strict=True):
+        writer.camera_info(mount.camera_info_topic, replace(fields, stamp_ns=stamp_ns))
+        writer.image(mount.image_topic, frame.rgb, stamp_ns, mount.frame_id, settings.jpeg_quality)
+        if mount.depth:
+            topic = DEPTH_TOPIC if settings.lens == 'none' else BENT_DEPTH_TOPIC
+            topic = topic.replace(f'/{FIRST_NAME}/', f'/{mount.name}/', 1)
+            compressed = not settings.raw_depth
+            writer.depth(topic, frame.depth_m, stamp_ns, mount.frame_id, compressed)
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _frames(stage: _Stage, settings: RecordingSettings, workers: int) -> Iterator[Rendered]:
+def _frames(
+    stage: _Stage, settings: RecordingSettings, workers: int
+) -> Iterator[tuple[Rendered, ...]]:
     """Yield the frames in order; at most a few per worker wait in memory."""
     count = len(stage.path.stamps_s)
     if workers <= 1:
         for index in range(count):
-            yield stage.frame(index)
+            yield stage.frames(index)
         return
     context = multiprocessing.get_context('spawn')
     try:
         with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-            waiting: deque[Future[Rendered]] = deque()
+            waiting: deque[Future[tuple[Rendered, ...]]] = deque()
             for index in range(count):
-                waiting.append(pool.submit(_frame_in_worker, settings, index))
+                waiting.append(pool.submit(_frames_in_worker, settings, index))
                 if len(waiting) >= workers * _QUEUED_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:
@@ -297,5 +304,5 @@ def _stage_of(settings: RecordingSettings) -> _Stage:
     return _Stage(settings)
 
 
-def _frame_in_worker(settings: RecordingSettings, index: int) -> Rendered:
-    return _stage_of(settings).frame(index)
+def _frames_in_worker(settings: RecordingSettings, index: int) -> tuple[Rendered, ...]:
+    return _stage_of(settings).frames(index)
