@@ -21,9 +21,12 @@ from depth_node.recording.reader import COMPRESSED_IMAGE
 from depth_node.recording.reader import RAW_IMAGE
 
 _BYPRODUCTS = frozenset(
-    'ir infra infra1 infra2 infrared thumb thumbnail thumbnails preview mask masks label labels '
-    'segmentation semantic confidence amplitude disparity debug annotated overlay'.split()
-)
+    {
+        'ir', 'infra', 'infra1', 'infra2', 'infrared', 'amplitude', 'confidence', 'disparity',
+        'thumb', 'thumbnail', 'thumbnails', 'preview', 'mask', 'masks', 'label', 'labels',
+        'segmentation', 'semantic', 'debug', 'annotated', 'overlay',
+    }
+)  # fmt: skip
 """Words in the names of topics that show what a camera sees, but not as a camera sees it."""
 _PREFERRED = ('image_raw', 'image', 'image_color', 'image_rect_color', 'image_rect', 'image_mono')
 
@@ -165,7 +168,9 @@ def _apart(found: list[_Candidate], remarks: list[str]) -> list[_Candidate]:
                 f'{item.topic.name} is left out: it is the camera of {same.topic.name} again.'
             )
             continue
-        shared = next((one for one in kept if item.frame_id and one.frame_id == item.frame_id), None)
+        shared = next(
+            (one for one in kept if item.frame_id and one.frame_id == item.frame_id), None
+        )
         if shared is not None:
             remarks.append(
                 f'{item.topic.name} is left out: its images carry the frame {item.frame_id} of '

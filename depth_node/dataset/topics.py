@@ -123,7 +123,7 @@ def _depth(
 
 def _nearest(recording: Recording, image: Topic, topics: tuple[Topic, ...]) -> tuple[Topic, ...]:
     """Return the topics of depth that share most of their names with the images of a camera."""
-    pictures = [item for item in recording.of_type(RAW_IMAGE, COMPRESSED_IMAGE)]
+    pictures = recording.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
     others = [item for item in pictures if item not in topics and not byproduct_word(item)]
     own = [
         topic

@@ -283,9 +283,7 @@ class Samples:
                 for future in waiting:
                     future.cancel()
 
-    def _order_of(
-        self, epoch: int, size: tuple[int, int] | None = None
-    ) -> list[tuple[int, int]]:
+    def _order_of(self, epoch: int, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
         """Return (take, target) of an epoch: each once, takes spread evenly.
 
         :param size: of the network input; None: the only one.

@@ -54,9 +54,7 @@ def compared_by_take(
     takes = takes_in((before, after))
     if len(takes) < 2:
         return {}
-    return {
-        take: compare(part_of(before, take), part_of(after, take), settings) for take in takes
-    }
+    return {take: compare(part_of(before, take), part_of(after, take), settings) for take in takes}
 
 
 def worsened(parts: Mapping[str, Comparison], primary: str) -> list[str]:

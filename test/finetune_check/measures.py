@@ -19,6 +19,8 @@ from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.pairs import plan_pairs
 from depth_node.dataset.scale import estimate_scales
 from depth_node.dataset.sparse_depth import TRACKS
+from depth_node.dataset.takes import Take
+from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.tracks import measured_depth_m
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.plain_step import PlainStep
@@ -79,7 +81,7 @@ def measured_scale(setting: Setting) -> Row:
     start = StartModel.open(str(scaled_start(setting.folder / 'start', 1 / 3).path))
     cache = cache_recording(recording, CacheSettings(start.sizes), setting.folder / 'cache')
     (made,) = prepared(
-        start, [(recording, 'drive', cache)], height_m=None, rescale=True
+        start, [(Take(recording, 'drive', TopicChoice()), cache)], height_m=None, rescale=True
     ).recordings
     estimates = estimate_scales(cache, made.plan, start.depth_m(cache.camera))
     for item in estimates:
