@@ -77,14 +77,14 @@ def takes_of(
     alone = replace(choice, image=named[0]) if named else choice
     if len(infos) == 1:
         alone = replace(alone, camera_info=infos[0])
-    if len(named) == 1 or (not named and alone.camera_info):
+    if not named and alone.camera_info:
         return FoundTakes((Take(path, name, alone),))
     with open_recording(path, salvage=True) as recording:
         found = cameras_of(recording, named)
         if not found.images:
             return FoundTakes((Take(path, name, alone),), found.remarks)
         told = dict(zip((Topic(item, '', 0).base for item in named), infos, strict=False))
-        takes = []
+        takes, remarks = [], list(found.remarks)
         for topic in found.images:
             own = replace(
                 choice,
@@ -92,8 +92,8 @@ def takes_of(
                 camera_info=told.get(topic.base, choice.camera_info),
             )
             called = name if len(found.images) == 1 else f'{name} {topic.name}'
-            takes.append(Take(path, called, own, _reference(recording, own)))
-    return FoundTakes(tuple(takes), found.remarks)
+            takes.append(Take(path, called, own, _reference(recording, own, remarks)))
+    return FoundTakes(tuple(takes), tuple(remarks))
 
 
 def told_apart(found: Iterable[FoundTakes]) -> list[Take]:
@@ -110,7 +110,7 @@ def told_apart(found: Iterable[FoundTakes]) -> list[Take]:
     ]
 
 
-def _reference(recording: Recording, choice: TopicChoice) -> str:
+def _reference(recording: Recording, choice: TopicChoice, remarks: list[str]) -> str:
     """Return the topic of the depth of a camera's own pixels; '' where there is none."""
     if choice.depth and choice.depth.lstrip('/') not in {
         name for topic in recording.depth_topics() for name in (topic.name.lstrip('/'), topic.base)
@@ -124,4 +124,10 @@ def _reference(recording: Recording, choice: TopicChoice) -> str:
         for topic in (topics.image, topics.depth)
         if isinstance(content := recording.first(topic), RawImage | CompressedImage)
     }
-    return topics.depth.name if len(frames) == 1 else ''
+    if len(frames) == 1:
+        return topics.depth.name
+    remarks.append(
+        f'{topics.depth.name} is no reference for {topics.image.name}: its frame is another one, so '
+        'it is not of the same pixels.'
+    )
+    return ''
