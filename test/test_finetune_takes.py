@@ -29,6 +29,7 @@ from depth_node.finetuning import auditing
 from depth_node.finetuning import learning
 from depth_node.finetuning import preparation
 from depth_node.finetuning import stages
+from depth_node.finetuning import telling
 from depth_node.finetuning.pooled_scale import APART
 from depth_node.finetuning.pooled_scale import contradictions
 from depth_node.finetuning.pooled_scale import pooled
@@ -47,8 +48,9 @@ from depth_node.world.rig import CameraMount
 
 LEFT = CameraMount('left', right_m=-0.1, yaw_rad=-0.7, depth=True)
 RECORDED = RecordingSettings(
-    seconds=8.0, rate_hz=5.0, width=160, height=120, extra_cameras=(LEFT,)
+    seconds=6.0, rate_hz=4.0, width=160, height=120, extra_cameras=(LEFT,)
 )
+SECOND = 1_000_000_000
 FRONT_IMAGE, LEFT_IMAGE = '/camera/image_raw/compressed', '/left/image_raw/compressed'
 NAMES = [f'drive {FRONT_IMAGE}', f'drive {LEFT_IMAGE}']
 
@@ -168,6 +170,8 @@ def test_batches_show_both_cameras_evenly(prepared):
 
 def test_one_run_learns_from_both_and_reports_each(place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stages, 'exported', exported_without_graphs)
+    monkeypatch.setattr(telling, '_SHOWN', 4)
+    monkeypatch.setattr(telling, '_WORST', 1)
     taught: list[int] = []
     real = learning.Samples
 
@@ -220,7 +224,7 @@ def test_a_second_camera_is_added_without_repeating_the_first(
     assert audited[-1] == LEFT_IMAGE
     assert hashes(first) == before and added and first not in added
     assert len(list((out / 'frames').iterdir())) == 2
-    assert f'frames of {NAMES[1]}' in capsys.readouterr().err
+    assert f'looking through {NAMES[1]}' in capsys.readouterr().out
 
 
 def test_a_camera_that_cannot_be_used_does_not_stop_the_other(place, tmp_path, capsys):

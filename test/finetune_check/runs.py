@@ -16,6 +16,7 @@ from finetune_start import hashes
 
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
+from depth_node.world.rig import CameraMount
 
 ROOT = Path(__file__).parents[2]
 DRIVE = RecordingSettings(
@@ -24,6 +25,10 @@ DRIVE = RecordingSettings(
 MIXED = RecordingSettings(
     seconds=12.0, rate_hz=10.0, width=160, height=120, lens='plumb_bob', seed=13,
     stand_still=True, turn=True,
+)  # fmt: skip
+RIG = RecordingSettings(
+    seconds=24.0, rate_hz=10.0, width=320, height=240, seed=13,
+    extra_cameras=(CameraMount('left', right_m=-0.1, yaw_rad=-0.9, depth=True),),
 )  # fmt: skip
 DEPTH, BENT_DEPTH = '/camera/depth/image_rect', '/camera/depth/image_raw'
 COMPRESSED = '/compressedDepth'
@@ -81,7 +86,8 @@ class Run:
 
 def rendered(setting: Setting, settings: RecordingSettings) -> Path:
     """Return a recording of a procedural scene."""
-    path = setting.folder / f'world-{settings.storage}-{settings.width}'
+    cameras = 1 + len(settings.extra_cameras)
+    path = setting.folder / f'world-{settings.storage}-{settings.width}-{cameras}'
     if not path.exists():
         setting.say(f'rendering {settings.seconds:g} s at {settings.width} columns')
         write(path, settings)
