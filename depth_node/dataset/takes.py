@@ -127,7 +127,7 @@ def _reference(recording: Recording, choice: TopicChoice, remarks: list[str]) ->
     if len(frames) == 1:
         return topics.depth.name
     remarks.append(
-        f'{topics.depth.name} is no reference for {topics.image.name}: it is of another frame, not '
-        'of the same pixels.'
+        f'{topics.depth.name} is no reference for {topics.image.name}: it is of another frame, '
+        'not of the same pixels.'
     )
     return ''

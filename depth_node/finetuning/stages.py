@@ -89,6 +89,7 @@ class FineTuning:
         self, settings: FineTuneSettings, folder: RunFolder, voice: Voice, command: str = ''
     ) -> None:
         self.settings, self.folder, self.voice, self.command = settings, folder, voice, command
+        self.left_out: tuple[str, ...] = ()
         self._usable_audits: list[tuple[Take, Audit]] | None = None
         self._caches: list[tuple[Take, FrameCache]] | None = None
         self._preparation: Preparation | None = None
@@ -124,6 +125,14 @@ class FineTuning:
         refused = without_needed_poses(audits, self.settings.pose, refused)
         self._audit_key = key
         self._usable_audits = used(found.takes, refused, self.voice.say)
+        self.left_out = (
+            *found.remarks,
+            *(
+                f'{name} is not used: {why}'
+                for name, reasons in refused.items()
+                for why in reasons
+            ),
+        )
         return self._usable_audits
 
     def cache(self) -> list[tuple[Take, FrameCache]]:

@@ -151,6 +151,7 @@ def _notes(run: FineTuning, proof: Proof, record: Mapping[str, Any]) -> tuple[st
     notes = [record['stopped']] if record['stopped'] else []
     if proof.block_s < 1.0:
         notes.append(_FEW_SECONDS.format(block=proof.block_s))
+    notes += run.left_out
     notes += contradictions(run.prepare().by_take)
     notes += worsened(proof.parts, proof.verdict.primary)
     if run.settings.hidden:
