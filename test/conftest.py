@@ -21,6 +21,7 @@ _ABOUT_TORCH = (
     'engines',
     'export',
     'finetune_run',
+    'finetune_takes',
     'finetuning_losses',
     'finetuning_samples',
     'finetuning_step',

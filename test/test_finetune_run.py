@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from depth_node import model_folder
 from depth_node.dataset import cache_writer
 from depth_node.dataset import scale
+from depth_node.finetuning import auditing
 from depth_node.finetuning import learning
 from depth_node.finetuning import progress
 from depth_node.finetuning import stages
@@ -153,7 +154,8 @@ def test_the_start_model_is_never_touched(place, first):
 
 
 def test_the_same_command_again_does_nothing_and_says_the_same(place, first, monkeypatch):
-    for name in ('audit_recording', 'prepared', 'learned', 'exported', 'proven', 'publish'):
+    monkeypatch.setattr(auditing, 'audit_recording', forbidden('audit_recording'))
+    for name in ('prepared', 'learned', 'exported', 'proven', 'publish'):
         monkeypatch.setattr(stages, name, forbidden(name))
     monkeypatch.setattr(stages, 'run_report', forbidden('run_report'))
     monkeypatch.setattr(cache_writer.CacheWriter, 'add', forbidden('CacheWriter.add'))
@@ -173,7 +175,7 @@ def test_a_changed_option_redoes_only_what_follows(
     place, first, tmp_path, monkeypatch, quick_export
 ):
     out = copied(first, tmp_path / 'run')
-    monkeypatch.setattr(stages, 'audit_recording', forbidden('audit_recording'))
+    monkeypatch.setattr(auditing, 'audit_recording', forbidden('audit_recording'))
     monkeypatch.setattr(cache_writer.CacheWriter, 'add', forbidden('CacheWriter.add'))
     assert run(place, out, 'near', 'train', seed=1) == 0
     kept, made = hashes(first.root), hashes(out)
@@ -246,7 +248,9 @@ def test_ctrl_c_ends_the_training_with_130_and_a_sentence(
 
 
 def test_sigterm_is_as_ctrl_c(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stages, 'audit_recording', lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        auditing, 'audit_recording', lambda *_: signal.raise_signal(signal.SIGTERM)
+    )
     assert run(place, tmp_path / 'run', 'near') == STOPPED
     assert 'the same command goes on from here' in capsys.readouterr().err
 
@@ -271,14 +275,15 @@ def test_a_full_disk_ends_any_stage_with_a_sentence_and_without_half_folders(
     place, first, tmp_path, monkeypatch, capsys, quick_export, stage, limit_bytes, reached
 ):
     out = copied(first, tmp_path / 'run', *(reached or ['.lock']))
-    real = getattr(stages, stage)
+    room = auditing if stage == 'audit_recording' else stages
+    real = getattr(room, stage)
 
     def from_here_on(*given: Any, **named: Any) -> Any:
         small_files(limit_bytes)
         return real(*given, **named)
 
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr(stages, stage, from_here_on)
+    monkeypatch.setattr(room, stage, from_here_on)
     try:
         code = run(place, out, 'near')
     finally:

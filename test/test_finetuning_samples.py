@@ -156,11 +156,34 @@ def test_what_the_robot_sees_of_itself_does_not_count() -> None:
     assert torch.equal(batch.source_valid, batch.valid)
 
 
-def test_recordings_without_pairs_or_of_two_sizes_are_refused() -> None:
+def test_recordings_without_pairs_are_refused() -> None:
     with pytest.raises(RecordingError, match='parallax'):
         Samples([replace(footage(rendered()), targets={})], BatchSettings())
-    with pytest.raises(RecordingError, match='one size'):
-        Samples([footage(rendered()), footage(rendered(32, 64, 6))], BatchSettings())
+
+
+def two_sizes(**changes: object) -> Samples:
+    wide, narrow = footage(rendered()), footage(rendered(32, 64, 6))
+    return Samples([wide, narrow, wide], BatchSettings(size=3, augmentation=PLAIN, **changes))
+
+
+def test_cameras_of_two_sizes_take_turns_in_batches_of_one_size() -> None:
+    taken = two_sizes()
+    assert taken.sizes == {(64, 96): (0, 2), (32, 64): (1,)} and taken.largest == (64, 96)
+    # 18 targets of one size and 3 of the other: six batches and one
+    shown = [tuple(taken.batch(step).target.shape[-2:]) for step in range(14)]
+    assert shown.count((32, 64)) == 2 and set(shown[:7]) == set(shown[7:])
+    small = [taken.batch(step) for step in range(14) if shown[step] == (32, 64)]
+    images = [rendered(32, 64, 6).images[at] for at in taken._targets[1]]
+    for batch in small:  # every target once in each turn
+        firsts = {item.permute(1, 2, 0).numpy().tobytes() for item in batch.target}
+        assert firsts == {image.tobytes() for image in images}
+
+
+def test_batches_of_two_sizes_are_a_function_of_their_number() -> None:
+    one, other = two_sizes(), two_sizes()
+    assert all(map(same, one.batches(3, 9, workers=0), other.batches(3, 9, workers=2)))
+    halves = [other.batch(4, rank, 3) for rank in range(3)]
+    assert torch.equal(torch.cat([part.target for part in halves]), one.batch(4).target)
 
 
 def test_start_maps_are_predicted_once_and_again_for_another_network(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataset_samples import recorded
 from depth_node.dataset.pairs import PairPlan
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import RecordingError
+from depth_node.finetuning.auditing import without_needed_poses
 from depth_node.finetuning.kept_scale import kept_scale
 from depth_node.finetuning.learning import learned
 from depth_node.finetuning.pose import _mismatch
@@ -24,7 +25,6 @@ from depth_node.finetuning.run_folder import RunFolder
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.stages import FineTuning
 from depth_node.finetuning.stages import Voice
-from depth_node.finetuning.stages import without_needed_poses
 from depth_node.finetuning.start_model import depth_m_by
 from depth_node.image_codec import decode_compressed
 from depth_node.judging.gate import Outcome
@@ -120,7 +120,7 @@ def test_one_bad_recording_does_not_stop_the_others(tmp_path):
     bad.write_bytes(b'no recording')
     said: list[str] = []
     run = run_of(tmp_path / 'run', said, bad, recorded(DRIVE))
-    assert [path for path, _ in run.audit()] == [recorded(DRIVE)]
+    assert [take.path for take, _ in run.audit()] == [recorded(DRIVE)]
     assert any(f'{bad} is not used' in line for line in said)
     with pytest.raises(RecordingError, match='no usable recording'):
         run_of(tmp_path / 'run', said, bad).audit()
@@ -135,10 +135,10 @@ def test_recorded_poses_that_are_not_there_are_refused(tmp_path):
 def test_beside_recordings_with_poses_those_without_are_left_out():
     posed = SimpleNamespace(usable=True, motion=object())
     blind = SimpleNamespace(usable=True, motion=None)
-    audits = {Path('a'): posed, Path('b'): blind}
+    audits = {'a': posed, 'b': blind}
     assert list(without_needed_poses(audits, 'auto', {})) == ['b']
     assert not without_needed_poses(audits, 'network', {})
-    assert not without_needed_poses({Path('b'): blind}, 'auto', {})
+    assert not without_needed_poses({'b': blind}, 'auto', {})
 
 
 def test_a_camera_that_is_described_replaces_camera_info(tmp_path):
@@ -151,9 +151,9 @@ def test_a_camera_that_is_described_replaces_camera_info(tmp_path):
     run = run_of(tmp_path / 'b', [], images, camera=settings.camera)
     ((_, audit),) = run.audit()
     assert audit.camera.source == 'camera.intrinsics'
-    ((_, _, cache),) = run.cache()
+    ((_, cache),) = run.cache()
     assert audit.camera.used_k == (110.0, 110.0, 79.5, 59.5)
-    narrow = run_of(tmp_path / 'b', [], images, camera=CameraSettings('', 40.0)).cache()[0][2]
+    narrow = run_of(tmp_path / 'b', [], images, camera=CameraSettings('', 40.0)).cache()[0][1]
     assert narrow.camera.fx / cache.camera.fx == pytest.approx(80 / np.tan(np.radians(20)) / 110)
 
 

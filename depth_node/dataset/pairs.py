@@ -150,7 +150,11 @@ def parallax_px(T_source_target: Floats, model: CameraModel, depth_m: float) -> 
 
 
 def split_by_time(
-    frames: Sequence[CachedFrame], blocks: int = 5, guard_s: float = 2.0, held_out: int = -1
+    frames: Sequence[CachedFrame],
+    blocks: int = 5,
+    guard_s: float = 2.0,
+    held_out: int = -1,
+    span_ns: tuple[int, int] | None = None,
 ) -> Split:
     """Hold out one of several blocks of equal duration, with a gap before and after it.
 
@@ -159,6 +163,8 @@ def split_by_time(
     :param guard_s: frames nearer than this to the held-out block are in neither part, seconds;
         not less than the time between the frames of a pair.
     :param held_out: which block; negative ones count from the end.
+    :param span_ns: first and last stamp of the time that is divided, nanoseconds; None: of these
+        frames.
     :raises SettingsError: for fewer than two blocks or no such block.
     """
     if blocks < 2 or not -blocks <= held_out < blocks:
@@ -169,7 +175,8 @@ def split_by_time(
         return Split((), ())
     stamps = np.array([frame.stamp_ns for frame in frames], np.int64)
     at = np.array([frame.index for frame in frames], np.int64)
-    start, length = int(stamps.min()), int(stamps.max() - stamps.min()) + 1
+    start, end = span_ns or (int(stamps.min()), int(stamps.max()))
+    length = end - start + 1
     block = held_out % blocks
     low, high = start + length * block // blocks, start + length * (block + 1) // blocks
     guard_ns = round(guard_s * 1e9)

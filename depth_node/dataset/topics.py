@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from depth_node.dataset.cameras import byproduct_word
 from depth_node.errors import RecordingError
 from depth_node.errors import quoted
 from depth_node.recording import Recording
 from depth_node.recording import Topic
+from depth_node.recording.reader import COMPRESSED_IMAGE
+from depth_node.recording.reader import RAW_IMAGE
 
 ODOMETRY = 'nav_msgs/msg/Odometry'
 TRANSFORMS = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
@@ -108,15 +111,16 @@ def topics_of(recording: Recording, choice: TopicChoice | None = None) -> Record
 def _depth(
     recording: Recording, image: Topic, wanted: str | None, unclear: list[str]
 ) -> Topic | None:
-    """Choose the depth: the named one, the only one, or the only one of the same camera."""
+    """Choose the depth: the named one, the only one, or the only one of the same camera.
+
+    Depth whose name is closer to that of another camera belongs to that one.
+    """
     if wanted == '':
         return None
     topics = recording.depth_topics()
     if wanted:
         return _named(recording, 'depth topic', wanted, topics)
-    camera = image.namespace.split('/')[0]
-    near = tuple(topic for topic in topics if topic.base.split('/')[0] == camera)
-    topics = near or topics
+    topics = _nearest(recording, image, topics)
     if len({topic.base for topic in topics}) > 1:
         unclear.append(_said(recording, 'depth', topics))
         return None
@@ -141,6 +145,29 @@ def _partners(recording: Recording, image: Topic, wanted: str | None) -> tuple[T
         if topic.namespace != image.namespace:
             cameras.setdefault(topic.namespace, topic)
     return tuple(cameras[namespace] for namespace in sorted(cameras))
+
+
+def _nearest(recording: Recording, image: Topic, topics: tuple[Topic, ...]) -> tuple[Topic, ...]:
+    """Return the topics of depth that share most of their names with the images of a camera."""
+    pictures = recording.of_type(RAW_IMAGE, COMPRESSED_IMAGE)
+    others = [item for item in pictures if item not in topics and not byproduct_word(item)]
+    own = [
+        topic
+        for topic in topics
+        if all(_shared(topic, image) >= _shared(topic, other) for other in others)
+    ]
+    closest = max((_shared(topic, image) for topic in own), default=0)
+    return tuple(topic for topic in own if _shared(topic, image) == closest)
+
+
+def _shared(one: Topic, other: Topic) -> int:
+    """Return how many leading parts of their namespaces two topics have in common."""
+    same = 0
+    for a, b in zip(one.namespace.split('/'), other.namespace.split('/'), strict=False):
+        if a != b:
+            break
+        same += 1
+    return same
 
 
 def _odometry(recording: Recording, wanted: str | None) -> Topic | None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import estimate_scales
+from depth_node.finetuning.pooled_scale import pooled
 from depth_node.finetuning.preparation import Preparation
-from depth_node.finetuning.preparation import combined_estimates
 from depth_node.finetuning.start_model import StartModel
 from depth_node.finetuning.start_model import depth_m_by
 from depth_node.networks.depth_network import DepthNetwork
@@ -43,7 +43,7 @@ def kept_scale(start: StartModel, network: DepthNetwork, preparation: Preparatio
     """
     meaning = start.meaning(preparation.scale)
     if preparation.chosen is not None:
-        estimates = combined_estimates(
+        estimates = pooled(
             [
                 estimate_scales(
                     item.cache, item.plan, depth_m_by(network, meaning, item.cache.camera)
@@ -51,7 +51,7 @@ def kept_scale(start: StartModel, network: DepthNetwork, preparation: Preparatio
                 for item in preparation.recordings
             ]
         )
-        same = [item for item in estimates if item.source == preparation.chosen.source]
+        same = [item for item in estimates if item.kind == preparation.chosen.kind]
         chosen = chosen_scale(same)
         if chosen is not None:
             return KeptScale(chosen.scale, chosen.source)

@@ -343,6 +343,10 @@ def described(preparation: Preparation) -> dict[str, Any]:
         'scale': preparation.scale,
         'chosen': preparation.chosen.source if preparation.chosen else '',
         'estimates': [vars(item) for item in preparation.estimates],
+        'by_take': {
+            name: [vars(item) for item in estimates]
+            for name, estimates in preparation.by_take.items()
+        },
         'recordings': {item.name: _counts(item) for item in preparation.recordings},
     }
 

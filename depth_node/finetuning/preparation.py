@@ -7,6 +7,7 @@ parallax is measured in the images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from depth_node.dataset.pairs_by_flow import plan_pairs_by_flow
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import estimate_scales
+from depth_node.dataset.takes import Take
 from depth_node.dataset.tracks import measured_depth_m
+from depth_node.finetuning.pooled_scale import pooled
 from depth_node.finetuning.settings import HoldOut
 from depth_node.finetuning.start_model import StartModel
 
@@ -33,12 +36,10 @@ _LOOKED_AT = 40
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One recording, ready to be learned from."""
+    """One take, ready to be learned from."""
 
-    path: Path
-    """The recording."""
-    name: str
-    """Short name of it."""
+    take: Take
+    """A camera of a recording."""
     cache: FrameCache
     """Its frames."""
     split: Split
@@ -51,15 +52,27 @@ class Prepared:
     """Median depth of what the camera sees, metres, triangulated; by the start model where the
     recording allows no triangulation."""
 
+    @property
+    def path(self) -> Path:
+        """Return the recording."""
+        return self.take.path
+
+    @property
+    def name(self) -> str:
+        """Return the name of the take."""
+        return self.take.name
+
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """All recordings and the scale of the start model."""
+    """All takes and the scale of the start model."""
 
     recordings: tuple[Prepared, ...]
-    """In the order in which they were named."""
+    """One per take, in the order in which the recordings were named."""
     estimates: tuple[ScaleEstimate, ...]
-    """What every source says, in units of the start model; several recordings are averaged."""
+    """What every kind of source says, in units of the start model; several takes are pooled."""
+    by_take: Mapping[str, tuple[ScaleEstimate, ...]]
+    """Name of a take -> what its own sources say."""
     chosen: ScaleEstimate | None
     """The one that is believed; None: the scale stays."""
 
@@ -81,38 +94,45 @@ class Preparation:
 
 def prepared(
     start: StartModel,
-    caches: Sequence[tuple[Path, str, FrameCache]],
+    caches: Sequence[tuple[Take, FrameCache]],
     *,
     height_m: float | None,
     rescale: bool,
     limits: PairLimits | None = None,
 ) -> Preparation:
-    """Divide the time of each recording, and find scale and pairs in turns.
+    """Divide the time of each take, and find scale and pairs in turns.
 
-    :param caches: path, short name and frames of each recording.
+    :param caches: the frames of each take.
     :param height_m: of the camera over level ground, metres; None where it is not known.
     :param rescale: False leaves the scale of the start model as it is.
     """
     limits = limits or PairLimits()
-    recordings = tuple(_planned(start, *item, limits) for item in caches)
-    estimates = combined_estimates(
-        [
-            estimate_scales(item.cache, item.plan, start.depth_m(item.cache.camera), height_m)
-            for item in recordings
-        ]
+    recordings = tuple(
+        _planned(start, take, cache, _span_ns(take, caches), limits) for take, cache in caches
     )
-    return Preparation(recordings, estimates, chosen_scale(estimates) if rescale else None)
+    by_take = {
+        item.name: estimate_scales(
+            item.cache, item.plan, start.depth_m(item.cache.camera), height_m
+        )
+        for item in recordings
+    }
+    estimates = pooled(list(by_take.values()))
+    chosen = chosen_scale(estimates) if rescale else None
+    return Preparation(recordings, estimates, by_take, chosen)
 
 
 def _planned(
-    start: StartModel, path: Path, name: str, cache: FrameCache, limits: PairLimits
+    start: StartModel,
+    take: Take,
+    cache: FrameCache,
+    span_ns: tuple[int, int],
+    limits: PairLimits,
 ) -> Prepared:
-    """Divide the time of one recording and find its pairs."""
-    split = _split(cache)
+    """Divide the time of one take and find its pairs."""
+    split = _split(cache, span_ns)
     if not has_poses(cache):
         return Prepared(
-            path=path,
-            name=name,
+            take=take,
             cache=cache,
             split=split,
             plan=plan_pairs_by_flow(cache, split.train, limits),
@@ -123,8 +143,7 @@ def _planned(
     if typical_m is None:  # nothing to triangulate: whoever asks for pairs will find few or none
         typical_m = _median_depth(start, cache, split)
     return Prepared(
-        path=path,
-        name=name,
+        take=take,
         cache=cache,
         split=split,
         plan=plan_pairs(cache, split.train, typical_m, limits),
@@ -133,11 +152,19 @@ def _planned(
     )
 
 
-def _split(cache: FrameCache) -> Split:
+def _span_ns(take: Take, caches: Sequence[tuple[Take, FrameCache]]) -> tuple[int, int]:
+    """Return the first and the last stamp of all cameras of the recording of a take.
+
+    What one camera is judged by no other one may have learned from: they see the same places.
+    """
+    stamps = [cache.stamps_ns for other, cache in caches if other.path == take.path]
+    return min(int(one[0]) for one in stamps), max(int(one[-1]) for one in stamps)
+
+
+def _split(cache: FrameCache, span_ns: tuple[int, int]) -> Split:
     """Hold out the last part of a recording."""
-    stamps = cache.stamps_ns
-    division = HoldOut.of(float(stamps[-1] - stamps[0]) * 1e-9)
-    return split_by_time(cache.frames, division.blocks, division.guard_s)
+    division = HoldOut.of((span_ns[1] - span_ns[0]) * 1e-9)
+    return split_by_time(cache.frames, division.blocks, division.guard_s, span_ns=span_ns)
 
 
 def _median_depth(start: StartModel, cache: FrameCache, split: Split) -> float:
@@ -149,35 +176,3 @@ def _median_depth(start: StartModel, cache: FrameCache, split: Split) -> float:
         float(np.median(predict(cache.rgb(split.train[k]))[seen])) for k in at.round().astype(int)
     ]
     return float(np.median(medians)) if medians else 1.0
-
-
-def combined_estimates(found: Sequence[Sequence[ScaleEstimate]]) -> tuple[ScaleEstimate, ...]:
-    """Return one estimate per kind and topic over all recordings.
-
-    The recordings of one robot share its camera and its model, so they share the factor: the
-    median over the recordings, weighted with their samples, of those that are usable.
-    """
-    if len(found) == 1:
-        return tuple(found[0])
-    names = dict.fromkeys(item.source for estimates in found for item in estimates)
-    combined = []
-    for name in names:
-        same = [item for estimates in found for item in estimates if item.source == name]
-        usable = [item for item in same if item.usable] or same
-        order = sorted(usable, key=lambda item: item.scale)
-        heap = np.cumsum([max(item.samples, 1) for item in order])
-        middle = order[int(np.searchsorted(heap, heap[-1] / 2.0))]
-        samples = sum(item.samples for item in usable)
-        combined.append(
-            ScaleEstimate(
-                source=name,
-                scale=middle.scale,
-                spread=float(np.median([item.spread for item in usable])),
-                samples=samples,
-                slope=middle.slope,
-                usable=middle.usable,
-                remark=middle.remark,
-                frames=sum(item.frames for item in usable),
-            )
-        )
-    return tuple(combined)

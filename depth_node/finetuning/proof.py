@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from depth_node.files import sync
 from depth_node.finetuning.preparation import Prepared
 from depth_node.judging.bootstrap import SMALLEST_BLOCKS
 from depth_node.judging.bootstrap import BlockSettings
+from depth_node.judging.by_take import compared_by_take
 from depth_node.judging.comparison import Comparison
 from depth_node.judging.comparison import compare
 from depth_node.judging.gate import Verdict
@@ -54,7 +56,9 @@ class Proof:
     after: Judgement
     """The fine-tuned one."""
     comparison: Comparison
-    """Of the two, moment by moment."""
+    """Of the two, moment by moment, over all takes."""
+    parts: Mapping[str, Comparison]
+    """Name of a take -> the comparison on it alone; empty where there is one take."""
     verdict: Verdict
     """Of the gate."""
     block_s: float
@@ -69,6 +73,7 @@ class Proof:
             'before': self.before.to_json(),
             'after': self.after.to_json(),
             'comparison': self.comparison.to_json(),
+            'parts': {name: part.to_json() for name, part in self.parts.items()},
         }
 
 
@@ -139,8 +144,10 @@ def _cause(error: OSError) -> str:
 
 
 def _compared(before: Judgement, after: Judgement, block_s: float) -> Proof:
-    comparison = compare(before, after, BlockSettings(block_s=block_s))
-    return Proof(before, after, comparison, gate(comparison), block_s)
+    blocks = BlockSettings(block_s=block_s)
+    comparison = compare(before, after, blocks)
+    parts = compared_by_take(before, after, blocks)
+    return Proof(before, after, comparison, parts, gate(comparison), block_s)
 
 
 def _by_reference(
@@ -150,21 +157,29 @@ def _by_reference(
     progress: Progress,
 ) -> tuple[Judgement, ...]:
     """Judge by recorded depth where there is any."""
-    spans = {item.path: _span(item) for item in recordings}
-    paths = [path for path in spans if has_reference(path, settings)]
-
-    def wanted(path: Path, stamp_ns: int) -> bool:
-        low, high = spans[path]
-        return low <= stamp_ns <= high
-
-    if not paths:
-        return tuple(
-            Judgement(model.name, model.relative, {}, sha256=model.sha256) for model in models
+    found = [
+        tuple(Judgement(model.name, model.relative, {}, sha256=model.sha256) for model in models)
+    ]
+    for item in recordings:
+        low, high = _span(item)
+        topics = settings.of(item.take)
+        if low > high or not has_reference(item.path, topics):
+            continue
+        judged = judge(
+            models,
+            [item.path],
+            topics,
+            lambda done, total: progress('images', done, total),
+            partial(_within, low, high),
+            names=[item.name],
         )
-    judged = judge(
-        models, paths, settings, lambda done, total: progress('images', done, total), wanted
-    )
-    return judged.judgements
+        found.append(judged.judgements)
+    return tuple(joined([item[place] for item in found]) for place in range(len(models)))
+
+
+def _within(low_ns: int, high_ns: int, path: Path, stamp_ns: int) -> bool:
+    """Tell whether an image lies in the held-out time of its take."""
+    return low_ns <= stamp_ns <= high_ns
 
 
 def _by_proxies(

@@ -87,7 +87,7 @@ class CacheLike(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """One recording to learn from."""
+    """One take to learn from."""
 
     cache: CacheLike
     """Its frames."""
@@ -168,33 +168,36 @@ class Batch:
 
 
 class Samples:
-    """All samples of some recordings.
+    """All samples of some takes.
 
-    :param footage: recordings, all at the same network size.
+    A batch has one size; where cameras of different aspects have different network sizes, batches
+    of each size take turns, in proportion to the targets of that size.
+
+    :param footage: takes.
     :param settings: what batches are made of.
-    :raises RecordingError: when there is no pair, or the sizes differ.
+    :raises RecordingError: when there is no pair.
     """
 
     def __init__(self, footage: Sequence[Footage], settings: BatchSettings) -> None:
         self._footage = tuple(footage)
         self.settings = settings
         self._targets = [sorted(item.targets) for item in self._footage]
-        sizes = {(item.cache.camera.height, item.cache.camera.width) for item in footage}
-        if len(sizes) != 1:
-            raise RecordingError('fine-tuning', f'frames of sizes {sorted(sizes)}', 'one size')
         if not len(self):
             raise RecordingError(
                 'fine-tuning', 'no pair of frames', 'frames with parallax',
                 'Record while the camera moves.',
             )  # fmt: skip
-        self.height, self.width = next(iter(sizes))
+        self.sizes = self._grouped()
+        self._turns = _turns(
+            [self._count(members) for members in self.sizes.values()], settings.size
+        )
         self._pair_number: dict[tuple[int, int, int], int] = {}
         for which, item in enumerate(self._footage):
             for target in self._targets[which]:
                 for pair in item.targets[target]:
                     key = (which, pair.target, pair.source)
                     self._pair_number.setdefault(key, len(self._pair_number))
-        self._order = lru_cache(maxsize=4)(self._order_of)
+        self._order = lru_cache(maxsize=16)(self._order_of)
 
     def __len__(self) -> int:
         """Return the number of targets."""
@@ -227,7 +230,34 @@ class Samples:
         """
         size = self.settings.size
         mine = range(rank * size // world_size, (rank + 1) * size // world_size)
-        return _collated([self._sample(step * size + at) for at in mine])
+        group, number = self._turn(step)
+        return _collated(
+            [self._sample(group, number * size + at, step * size + at) for at in mine]
+        )
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Return the largest (height, width) of batches, pixels."""
+        return max(self.sizes, key=lambda size: size[0] * size[1])
+
+    def _grouped(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """Return (height, width) -> the takes of that network size that have targets."""
+        groups: dict[tuple[int, int], tuple[int, ...]] = {}
+        for which, item in enumerate(self._footage):
+            if self._targets[which]:
+                size = (item.cache.camera.height, item.cache.camera.width)
+                groups[size] = (*groups.get(size, ()), which)
+        return groups
+
+    def _count(self, members: Sequence[int]) -> int:
+        return sum(len(self._targets[which]) for which in members)
+
+    def _turn(self, step: int) -> tuple[tuple[int, int], int]:
+        """Return of which size a batch is, and how many of that size come before it."""
+        cycle, at = divmod(step, len(self._turns))
+        group, before = self._turns[at]
+        each = sum(one == group for one, _ in self._turns)
+        return list(self.sizes)[group], cycle * each + before
 
     def batches(
         self, first: int, last: int, *, workers: int = 1, rank: int = 0, world_size: int = 1
@@ -253,10 +283,14 @@ class Samples:
                 for future in waiting:
                     future.cancel()
 
-    def _order_of(self, epoch: int) -> list[tuple[int, int]]:
-        """Return (recording, target) of an epoch: each once, recordings spread evenly."""
+    def _order_of(self, epoch: int, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+        """Return (take, target) of an epoch: each once, takes spread evenly.
+
+        :param size: of the network input; None: the only one.
+        """
         placed = []
-        for which, targets in enumerate(self._targets):
+        for which in self.sizes[size or self.largest]:
+            targets = self._targets[which]
             rng = np.random.default_rng((self.settings.seed, 0, epoch, which))
             shuffled = rng.permutation(len(targets))
             places = (np.arange(len(targets)) + rng.random()) / max(1, len(targets))
@@ -266,13 +300,20 @@ class Samples:
             ]
         return [(which, target) for _, which, target in sorted(placed)]
 
-    def _sample(self, position: int) -> dict[str, NDArray[np.generic] | None]:
-        """Return the sample at a position of the endless sequence."""
-        epoch, at = divmod(position, len(self))
-        which, target = self._order(epoch)[at]
+    def _sample(
+        self, size: tuple[int, int], place: int, position: int
+    ) -> dict[str, NDArray[np.generic] | None]:
+        """Return a sample.
+
+        :param size: (height, width).
+        :param place: in the endless sequence of samples of that size.
+        :param position: in that of all samples.
+        """
+        epoch, at = divmod(place, self._count(self.sizes[size]))
+        which, target = self._order(epoch, size)[at]
         item, settings = self._footage[which], self.settings
         rng = np.random.default_rng((settings.seed, 1, position))
-        view = drawn_view(rng, self.height, self.width, settings.augmentation)
+        view = drawn_view(rng, *size, settings.augmentation)
         colors = drawn_colors(rng, settings.augmentation)
         pairs = _chosen(item.targets[target], settings.sources, rng)
         image = _image(item.cache, target, view)
@@ -300,6 +341,23 @@ class Samples:
             'teacher': _map(item.teacher, target, view),
             'points': points,
         }
+
+
+def _turns(counts: Sequence[int], size: int) -> list[tuple[int, int]]:
+    """Return the cycle in which batches of several sizes take turns: (size, number of it).
+
+    :param counts: targets of each size.
+    :param size: samples per batch.
+    """
+    if len(counts) == 1:
+        return [(0, 0)]
+    batches = [max(1, round(count / size)) for count in counts]
+    placed = [
+        ((number + 0.5) / each, group, number)
+        for group, each in enumerate(batches)
+        for number in range(each)
+    ]
+    return [(group, number) for _, group, number in sorted(placed)]
 
 
 def _chosen(pairs: Sequence[PairLike], count: int, rng: np.random.Generator) -> Sequence[PairLike]:

@@ -30,8 +30,12 @@ class FineTuneSettings:
     """What is learned from."""
     model: str = Settings().model.name
     """Name of an installed model, or a model folder: where the training starts."""
+    images: tuple[str, ...] = ()
+    """Image topics of the cameras that are learned from; none: all that can be used."""
+    camera_infos: tuple[str, ...] = ()
+    """Their camera_info, one for each; none: the neighbours."""
     choice: TopicChoice = field(default_factory=TopicChoice)
-    """Topics, where a recording has several that would do."""
+    """Other topics, where a recording has several that would do."""
     camera: CameraSettings = field(default_factory=CameraSettings)
     """The camera, for recordings without a usable camera_info."""
     hidden: tuple[str, ...] = ()
@@ -67,6 +71,12 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         if not self.recordings:
             raise SettingsError('finetune', 'no recording', 'one or more recordings')
+        if len(self.camera_infos) not in (0, max(1, len(self.images))):
+            raise SettingsError(
+                'option --camera-info',
+                f'{len(self.camera_infos)} topics for {len(self.images)} of --image',
+                'one for each camera, in the same order',
+            )
         for name, value, allowed in (
             ('--pose', self.pose, POSES),
             ('--scale', self.scale, SCALES),

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
@@ -22,22 +21,28 @@ from typing import Any
 
 from depth_node.camera.assumed import AssumedCamera
 from depth_node.dataset.audit import Audit
-from depth_node.dataset.audit import audit_from_json
-from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
+from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.scale import disagreements
+from depth_node.dataset.takes import Take
 from depth_node.errors import CameraRejected
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
 from depth_node.files import sha256_of
 from depth_node.finetuning import torchrun
+from depth_node.finetuning.auditing import Audited
+from depth_node.finetuning.auditing import audit_key
+from depth_node.finetuning.auditing import audited
+from depth_node.finetuning.auditing import used
+from depth_node.finetuning.auditing import without_needed_poses
 from depth_node.finetuning.learning import Learned
 from depth_node.finetuning.learning import check_targets
 from depth_node.finetuning.learning import described
 from depth_node.finetuning.learning import exported
 from depth_node.finetuning.learning import learned
+from depth_node.finetuning.pooled_scale import contradictions
 from depth_node.finetuning.preparation import Preparation
 from depth_node.finetuning.preparation import prepared
 from depth_node.finetuning.proof import Proof
@@ -57,9 +62,6 @@ from depth_node.judging.report import page
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 from depth_node.settings import CameraSettings
-
-_VERSION = 2
-"""Of what the stages do; a record of another one does not count."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class FineTuning:
         self, settings: FineTuneSettings, folder: RunFolder, voice: Voice, command: str = ''
     ) -> None:
         self.settings, self.folder, self.voice, self.command = settings, folder, voice, command
-        self._usable_audits: list[tuple[Path, Audit]] | None = None
-        self._caches: list[tuple[Path, str, FrameCache]] | None = None
+        self.left_out: tuple[str, ...] = ()
+        self._usable_audits: list[tuple[Take, Audit]] | None = None
+        self._caches: list[tuple[Take, FrameCache]] | None = None
         self._preparation: Preparation | None = None
 
     @cached_property
@@ -96,74 +99,44 @@ class FineTuning:
         """Return the model that the run starts from."""
         return StartModel.open(self.settings.model)
 
-    def audit(self) -> list[tuple[Path, Audit]]:
-        """Look through every recording; return those that can be used.
+    def audit(self) -> list[tuple[Take, Audit]]:
+        """Look through every camera of every recording; return the takes that can be used.
 
         :raises RecordingError: when none can, with the reasons.
         """
         if self._usable_audits is not None:
             return self._usable_audits
-        settings = self.settings
-        key = key_of(
-            _VERSION,
-            _fingerprints(settings.recordings),
-            asdict(settings.choice),
-            asdict(settings.camera),
-        )
+        key = audit_key(self.settings)
         record = self.folder.record('audit', key)
         if record is None:
             began_s = time.monotonic()
-            record = self._audited()
+            earlier = (self.folder.latest('audit') or {}).get('result')
+            record = audited(self.settings, earlier, self.voice.say).to_json()
             self.folder.write('audit', key, record, time.monotonic() - began_s)
-        audits = {
-            path: audit_from_json(record['audits'][str(path)])
-            for path in settings.recordings
-            if str(path) in record['audits']
-        }
-        for path, audit in audits.items():
+        found = Audited.from_json(record)
+        for remark in found.remarks:
+            self.voice.say(remark)
+        audits = {take.name: audit for take, audit in found.takes}
+        for name, audit in audits.items():
             for warning in audit.warnings:
-                self.voice.say(f'{path}: {warning}')
-        refused = {path: [why] for path, why in record['unreadable'].items()}
-        refused |= {str(path): list(audit.reasons) for path, audit in audits.items()}
-        refused = without_needed_poses(audits, settings.pose, refused)
+                self.voice.say(f'{name}: {warning}')
+        refused = {name: [why] for name, why in found.unreadable.items()}
+        refused |= {name: list(audit.reasons) for name, audit in audits.items()}
+        refused = without_needed_poses(audits, self.settings.pose, refused)
         self._audit_key = key
-        self._usable_audits = self._used(list(audits.items()), refused)
+        self._usable_audits = used(found.takes, refused, self.voice.say)
+        self.left_out = (
+            *found.remarks,
+            *(
+                f'{name} is not used: {why}'
+                for name, reasons in refused.items()
+                for why in reasons
+            ),
+        )
         return self._usable_audits
 
-    def _audited(self) -> dict[str, Any]:
-        """Look through every recording; one that cannot be read does not stop the others."""
-        made: dict[str, str] = {}
-        unreadable: dict[str, str] = {}
-        for path in self.settings.recordings:
-            self.voice.say(f'looking through {path}')
-            try:
-                audit = audit_recording(path, self.settings.choice, self.settings.camera)
-            except RecordingError as error:
-                unreadable[str(path)] = str(error)
-            else:
-                made[str(path)] = audit.to_json()
-        return {'audits': made, 'unreadable': unreadable}
-
-    def _used(
-        self, items: Sequence[tuple[Path, Any]], refused: Mapping[str, Sequence[str]]
-    ) -> list[tuple[Path, Any]]:
-        """Return what was not refused, and say what was.
-
-        :raises RecordingError: when nothing is left.
-        """
-        for path, reasons in refused.items():
-            for reason in reasons:
-                self.voice.say(f'{path} is not used: {reason}')
-        used = [item for item in items if not refused.get(str(item[0]))]
-        if not used:
-            listed = ' '.join(reason for reasons in refused.values() for reason in reasons)
-            raise RecordingError(
-                'fine-tuning', f'no usable recording ({listed})', 'one to learn from'
-            )
-        return used
-
-    def cache(self) -> list[tuple[Path, str, FrameCache]]:
-        """Decode, rectify and resize the images of every usable recording.
+    def cache(self) -> list[tuple[Take, FrameCache]]:
+        """Decode, rectify and resize the images of every usable take.
 
         :raises RecordingError: when no recording can be read.
         :raises DepthNodeError: when the disk refuses.
@@ -171,20 +144,19 @@ class FineTuning:
         if self._caches is not None:
             return self._caches
         audits = self.audit()
-        names = dict(zip(*_paths_and_names([path for path, _ in audits]), strict=True))
         began_s = time.monotonic()
-        made: list[tuple[Path, FrameCache]] = []
+        made: list[tuple[Take, FrameCache]] = []
         refused: dict[str, list[str]] = {}
-        for path, audit in audits:
+        for take, audit in audits:
             try:
-                made.append((path, self._cached(path, names[path], audit)))
+                made.append((take, self._cached(take, audit)))
             except (RecordingError, CameraRejected) as error:
-                refused[str(path)] = [str(error)]
-        caches = [(path, names[path], cache) for path, cache in self._used(made, refused)]
-        self._cache_key = key_of(self._audit_key, [cache.header.key for _, _, cache in caches])
+                refused[take.name] = [str(error)]
+        caches = used(made, refused, self.voice.say)
+        self._cache_key = key_of(self._audit_key, [cache.header.key for _, cache in caches])
         if self.folder.record('cache', self._cache_key) is None:
             found = {
-                name: {
+                take.name: {
                     'folder': cache.root.name,
                     'frames': len(cache),
                     'bytes': cache.stored_bytes,
@@ -193,22 +165,22 @@ class FineTuning:
                     'sources': [asdict(source) for source in cache.sources],
                     'camera': asdict(cache.camera),
                 }
-                for _, name, cache in caches
+                for take, cache in caches
             }
             self.folder.write('cache', self._cache_key, found, time.monotonic() - began_s)
         self._caches = caches
         return caches
 
-    def _cached(self, path: Path, name: str, audit: Audit) -> FrameCache:
-        """Return the frames of one recording."""
+    def _cached(self, take: Take, audit: Audit) -> FrameCache:
+        """Return the frames of one take."""
         cache = cache_recording(
-            path,
+            take.path,
             self._cache_settings(audit),
             self.folder.frames,
-            progress=lambda done, total: self.voice.counted(f'frames of {name}', done, total),
+            progress=lambda done, total: self.voice.counted(f'frames of {take.name}', done, total),
         )
         for remark in cache.header.remarks:
-            self.voice.say(f'{path}: {remark}')
+            self.voice.say(f'{take.name}: {remark}')
         return cache
 
     def prepare(self) -> Preparation:
@@ -273,7 +245,8 @@ class FineTuning:
         """Return the key of the training, with the frames in place."""
         self.cache()
         chosen = asdict(replace(self.settings, recordings=self.settings.recordings[:1]))
-        for name in ('recordings', 'workers', 'device'):
+        # which takes there are is in the key of the cache
+        for name in ('recordings', 'images', 'camera_infos', 'workers', 'device'):
             del chosen[name]
         self._train_key = key_of(self._cache_key, self.start.sha256, chosen)
         return self._train_key
@@ -360,41 +333,26 @@ class FineTuning:
                 f'from, {len(item.split.held_out)} are held out'
                 + (f'; left out: {left}' if left else '')
             )
-        for estimate in preparation.estimates:
-            figures = f'{estimate.scale:.3g} +- {100 * estimate.spread:.0f} %'
-            said = f', {estimate.samples} points' if estimate.samples else ''
-            say(f'scale by {estimate.source}: {figures}{said} {estimate.remark}'.rstrip())
-        for sentence in disagreements(preparation.estimates):
-            say(sentence)
+        several = len(preparation.by_take) > 1
+        for name, estimates in preparation.by_take.items():
+            of_it = f' on {name}' if several else ''
+            self._tell_scales(estimates, of_it)
+            for sentence in disagreements(estimates):
+                say(f'{name}: {sentence}' if several else sentence)
+        if several:
+            self._tell_scales(preparation.estimates, ' of all')
+            for sentence in contradictions(preparation.by_take):
+                say(sentence)
         if preparation.chosen is None:
             say('The scale of the start model is left as it is.')
 
-
-def without_needed_poses(
-    audits: Mapping[Path, Audit], pose: str, refused: Mapping[str, list[str]]
-) -> dict[str, list[str]]:
-    """Return the reasons against recordings, with one more where poses are wanted and missing.
-
-    :param pose: as the setting; 'auto' wants them of all where one has them.
-    :param refused: path -> reasons that are known.
-    """
-    found = {path: list(reasons) for path, reasons in refused.items()}
-    usable = {path: audit for path, audit in audits.items() if audit.usable}
-    posed = [audit for audit in usable.values() if audit.motion is not None]
-    if pose == 'network' or (pose == 'auto' and not posed):
-        return found
-    why = (
-        f'option --pose is {pose}'
-        if pose != 'auto'
-        else 'other recordings have them, which teach more'
-    )
-    for path, audit in usable.items():
-        if audit.motion is None:
-            found.setdefault(str(path), []).append(
-                f'It has no usable poses, and {why}. Record odometry, or TF that moves the '
-                'camera, and /tf_static; or let a network find the poses (--pose network).'
+    def _tell_scales(self, estimates: Iterable[ScaleEstimate], of_it: str) -> None:
+        for estimate in estimates:
+            figures = f'{estimate.scale:.3g} +- {100 * estimate.spread:.0f} %'
+            said = f', {estimate.samples} points' if estimate.samples else ''
+            self.voice.say(
+                f'scale by {estimate.source}{of_it}: {figures}{said} {estimate.remark}'.rstrip()
             )
-    return found
 
 
 def _assumed_fields(settings: CameraSettings, audit: Audit) -> CameraFields | None:
@@ -409,24 +367,3 @@ def _card_hash(folder: Path) -> str:
     """Return the SHA-256 of the card of a model folder; '' where there is none."""
     path = folder / CARD_NAME
     return sha256_of(path) if path.is_file() else ''
-
-
-def _fingerprints(paths: Sequence[Path]) -> list[Any]:
-    """Return names, lengths and times of the files of recordings."""
-    found = []
-    for path in paths:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        found.append(
-            [
-                str(path.resolve()),
-                [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()],
-            ]
-        )
-    return found
-
-
-def _paths_and_names(paths: Sequence[Path]) -> tuple[Sequence[Path], list[str]]:
-    """Return recordings and distinct short names of them; those of ``judge`` too."""
-    short = [path.resolve().name for path in paths]
-    distinct = len(set(short)) == len(short)
-    return paths, short if distinct else [str(path) for path in paths]

@@ -11,8 +11,10 @@ from typing import Any
 
 from depth_node import __version__
 from depth_node.files import sha256_of
+from depth_node.finetuning.pooled_scale import contradictions
 from depth_node.finetuning.proof import Proof
 from depth_node.judging.bootstrap import BlockSettings
+from depth_node.judging.by_take import worsened
 from depth_node.judging.exhibits import evenly_spread
 from depth_node.judging.exhibits import frames_shown
 from depth_node.judging.exhibits import worst_places
@@ -51,7 +53,8 @@ def run_report(run: FineTuning, proof: Proof) -> RunReport:
         verdict=proof.verdict,
         judgements=(proof.before, proof.after),
         comparison=proof.comparison,
-        audits={str(path): _as_json(audit) for path, audit in run.audit()},
+        parts=proof.parts,
+        audits={take.name: _as_json(audit) for take, audit in run.audit()},
         dropped={name: item['dropped'] for name, item in record['recordings'].items()},
         plots=_plots(record['curve']),
         scales=_scales(record),
@@ -90,10 +93,11 @@ def _exhibits(
     folders = [str(run.start.folder.path), str(run.folder.candidate)]
     with opened_models(folders) as (before, after):
         for item in run.prepare().recordings:
-            if has_reference(item.path, run.judging):
+            judging = run.judging.of(item.take)
+            if has_reference(item.path, judging):
                 for bad, places in ((False, spread), (True, worst)):
                     shown[bad] += frames_shown(
-                        before, after, item.path, item.name, places, run.judging
+                        before, after, item.path, item.name, places, judging
                     )
     return tuple(shown[False]), tuple(shown[True])
 
@@ -123,18 +127,22 @@ def _plots(curve: list[dict[str, float]]) -> tuple[Plot, ...]:
 
 
 def _scales(record: Mapping[str, Any]) -> tuple[ScaleRow, ...]:
+    rows = [('', item) for item in record['estimates']]
+    if len(record['by_take']) > 1:
+        rows = [('all: ', item) for _, item in rows]
+        rows += [(f'{name}: ', item) for name, of in record['by_take'].items() for item in of]
     return tuple(
         ScaleRow(
-            source=item['source'],
+            source=whose + item['source'],
             scale=_number(item['scale']),
             spread=_number(item['spread']),
             samples=item['samples'],
             slope=_number(item['slope']),
             usable=item['usable'],
             remark=item['remark'],
-            chosen=item['source'] == record['chosen'],
+            chosen=whose in ('', 'all: ') and item['source'] == record['chosen'],
         )
-        for item in record['estimates']
+        for whose, item in rows
     )
 
 
@@ -143,6 +151,9 @@ def _notes(run: FineTuning, proof: Proof, record: Mapping[str, Any]) -> tuple[st
     notes = [record['stopped']] if record['stopped'] else []
     if proof.block_s < 1.0:
         notes.append(_FEW_SECONDS.format(block=proof.block_s))
+    notes += run.left_out
+    notes += contradictions(run.prepare().by_take)
+    notes += worsened(proof.parts, proof.verdict.primary)
     if run.settings.hidden:
         notes.append(f'Hidden from the training: {", ".join(run.settings.hidden)}.')
     return tuple(notes)

@@ -161,8 +161,7 @@ class Trainer:
         self._progress, self._judge = progress, judge
         self._rank, self._world = rank_and_size()
         _check(samples, poses, self._world)
-        size = (samples.height, samples.width)
-        self._precision = chosen_precision(network, settings.precision, size)
+        self._precision = chosen_precision(network, settings.precision, samples.largest)
         self._step = FastStep(network, meaning, poses, settings.weights, self._precision)
         groups = parameter_groups(network, poses, settings.schedule)
         self._optimizer = torch.optim.AdamW(groups, lr=0.0)

@@ -58,12 +58,14 @@ def judge(
     progress: Progress = lambda done, total: None,
     wanted: Callable[[Path, int], bool] = lambda path, stamp_ns: True,
     projecting: Projecting | None = None,
+    names: Sequence[str] = (),
 ) -> Judged:
     """Compare the depth of models with the depth that was recorded.
 
     :param wanted: tells whether the image of a recording with this stamp is to be judged, e.g.
         because it is held out of training.
     :param projecting: see :func:`depth_node.judging.scenes.scenes`.
+    :param names: of the recordings in the series; empty for short names of them.
     :raises RecordingError: when a recording cannot be read, has no depth that fits its images, or
         nothing of it could be compared.
     :raises EngineError: when a model fails.
@@ -71,7 +73,7 @@ def judge(
     scorers = [_Scorer(model, settings) for model in models]
     dropped: dict[str, int] = {}
     frames = 0
-    for path, name in zip(recordings, recording_names(recordings), strict=True):
+    for path, name in zip(recordings, names or recording_names(recordings), strict=True):
         constant, rows, here = ConstantBaseline(), RowPrior(), 0
         for scene in scenes(path, settings, partial(wanted, path), progress, dropped, projecting):
             counted = counted_truth(scene.truth_m, settings)

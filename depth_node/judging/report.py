@@ -20,6 +20,7 @@ from depth_node.judging import html_parts as html
 from depth_node.judging import pictures
 from depth_node.judging.bootstrap import DEFAULTS
 from depth_node.judging.bootstrap import BlockSettings
+from depth_node.judging.by_take import MEASURES
 from depth_node.judging.comparison import Change
 from depth_node.judging.comparison import Comparison
 from depth_node.judging.gate import Outcome
@@ -123,6 +124,8 @@ class RunReport:
     """Before and after, or what there is of them."""
     comparison: Comparison | None = None
     """None where there was nothing to compare."""
+    parts: Mapping[str, Comparison] = field(default_factory=dict)
+    """Name of a take -> the comparison on it alone; empty where there is one take."""
     audits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Recording -> its audit, as JSON."""
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -157,6 +160,7 @@ class RunReport:
                 'reasons': list(self.verdict.reasons),
             },
             'comparison': None if self.comparison is None else self.comparison.to_json(),
+            'parts': {name: part.to_json() for name, part in self.parts.items()},
             'judgements': [item.to_json() for item in self.judgements],
             'audits': dict(self.audits),
             'dropped': {name: dict(reasons) for name, reasons in self.dropped.items()},
@@ -179,6 +183,7 @@ def page(report: RunReport) -> str:
         html.banner(kind, sentence, report.verdict.reasons),
         html.cards(_headlines(report)),
         html.section('Before and after', _changes(report)),
+        html.section('Each recording and camera', _parts(report.parts)),
         html.section('Held-out images', _frames(report.frames)),
         html.section('Worst images of the new model', _frames(report.worst)),
         html.section('Scale by source', _scales(report.scales)),
@@ -229,6 +234,22 @@ def _changes(report: RunReport) -> str:
     guesses = html.table(['guesses that look at no pixel, but know the truth', ''], known)
     said = html.listed(remarks(report.judgements, report.blocks))
     return table + (guesses if known else '') + said
+
+
+def _parts(parts: Mapping[str, Comparison]) -> str:
+    """Return the table of what matters most, apart for every take."""
+    body = []
+    for take, comparison in parts.items():
+        for name, label in MEASURES:
+            change = comparison.changes.get(name)
+            if change is None or not math.isfinite(change.before):
+                continue
+            kind = 'good' if change.better else 'bad' if change.worse else ''
+            figures = [shown(name, change.before), shown(name, change.after)]
+            images = str(change.difference.frames)
+            body.append(html.row([take, label, images, *figures, _difference(change)], kind))
+    heads = ['', '', 'images', 'before', 'after', 'change, with 95 % interval']
+    return html.table(heads, body) if body else ''
 
 
 def _difference(change: Change | None) -> str:

@@ -19,6 +19,7 @@ from depth_node.camera import chosen_view
 from depth_node.camera import is_named_rectified
 from depth_node.camera.assumed import AssumedCamera
 from depth_node.camera.assumed import source_of
+from depth_node.dataset.takes import Take
 from depth_node.errors import CameraRejected
 from depth_node.errors import RecordingError
 from depth_node.errors import Rejected
@@ -69,6 +70,18 @@ class JudgeSettings:
     """Parameter input.rectify of the node."""
     camera: CameraSettings = field(default_factory=CameraSettings)
     """The camera, for recordings without a usable camera_info."""
+
+    def of(self, take: Take) -> JudgeSettings:
+        """Return the settings for one take: its topics, and its own depth as reference."""
+        reference = self.reference
+        if take.reference is not None and reference != '':
+            reference = take.reference
+        return replace(
+            self,
+            image=take.choice.image,
+            camera_info=take.choice.camera_info,
+            reference=reference,
+        )
 
 
 Projecting = Callable[[Recording, CameraTopics, Topic], Projector]

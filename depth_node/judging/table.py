@@ -99,11 +99,19 @@ def constant_rows(constants: Mapping[str, Constants]) -> list[tuple[str, str]]:
     return rows
 
 
-def text_table(judgements: Sequence[Judgement], settings: BlockSettings = DEFAULTS) -> str:
-    """Return the table as lines of text, the constants and what is to be known below."""
+def text_table(
+    judgements: Sequence[Judgement],
+    settings: BlockSettings = DEFAULTS,
+    further: Sequence[Row] = (),
+) -> str:
+    """Return the table as lines of text, the constants and what is to be known below.
+
+    :param further: rows below those of all recordings together.
+    """
     rows = [
         Row('', '', tuple(item.name for item in judgements)),
         *rows_of(judgements, settings=settings),
+        *further,
     ]
     labels = [row.label if not row.name else f'  {row.label}' for row in rows]
     width = max(len(label) for label in labels)

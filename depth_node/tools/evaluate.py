@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,21 @@ from typing import Any
 from tqdm import tqdm
 
 from depth_node.dataset.caching import CacheSettings
+from depth_node.dataset.takes import Take
+from depth_node.dataset.takes import takes_of
+from depth_node.dataset.takes import told_apart
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.files import write_text_atomically
 from depth_node.judging.bootstrap import BlockSettings
+from depth_node.judging.by_take import rows_by_take
 from depth_node.judging.crops import CROPS
 from depth_node.judging.held_out import held_out_span
 from depth_node.judging.held_out import image_stamps_ns
 from depth_node.judging.judge import Judged
 from depth_node.judging.judge import judge
-from depth_node.judging.judge import recording_names
 from depth_node.judging.judgement import Judgement
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.models import is_model_folder
@@ -76,10 +80,18 @@ def _evaluated(options: argparse.Namespace) -> str:
     :raises DepthNodeError: for what cannot be judged.
     """
     _check(options)
-    models, recordings = told_apart(options.paths)
+    models, recordings = models_and_recordings(options.paths)
+    found = [
+        takes_of(
+            path,
+            TopicChoice(depth=options.reference),
+            options.image_topic,
+            options.camera_info_topic,
+        )
+        for path in recordings
+    ]
+    takes = told_apart(found)
     settings = JudgeSettings(
-        image=options.image_topic,
-        camera_info=options.camera_info_topic,
         reference=options.reference,
         crop=options.crop or '',
         min_m=options.min_m,
@@ -87,7 +99,7 @@ def _evaluated(options: argparse.Namespace) -> str:
         frames=options.frames,
     )
     blocks = BlockSettings(block_s=options.block_s, seed=options.seed)
-    wanted = _held_out(recordings, options.image_topic) if options.held_out_only else _all
+    wanted = _held_out(takes) if options.held_out_only else _all
     with (
         opened_models(models, engine=options.engine, precision=options.precision) as opened,
         tqdm(unit='image', desc='images', leave=False, disable=None) as bar,
@@ -99,8 +111,9 @@ def _evaluated(options: argparse.Namespace) -> str:
             bar.total = total
             bar.update(done - bar.n)
 
-        judged = _judged(opened, recordings, settings, progress, wanted)
-    lines = [text_table(judged.judgements, blocks)]
+        judged = _judged(opened, takes, settings, progress, wanted)
+    lines = [text_table(judged.judgements, blocks, rows_by_take(judged.judgements))]
+    lines += [remark for item in found for remark in item.remarks]
     lines += [
         f'{count} images not compared: {why}' for why, count in sorted(judged.dropped.items())
     ]
@@ -114,37 +127,38 @@ def _evaluated(options: argparse.Namespace) -> str:
 
 def _judged(
     models: Sequence[ModelUnderTest],
-    recordings: Sequence[Path],
+    takes: Sequence[Take],
     settings: JudgeSettings,
     progress: Progress,
     wanted: Callable[[Path, int], bool],
 ) -> Judged:
-    """Judge by reference where a recording has one, else by tracks, images and poses."""
-    known = [path for path in recordings if has_reference(path, settings)]
-    found = judge(models, known, settings, progress, wanted, projecting) if known else None
-    parts = [list(found.judgements) if found else []]
-    choice = TopicChoice(image=settings.image, camera_info=settings.camera_info)
-    names = dict(zip(recordings, recording_names(recordings), strict=True))
-    with tempfile.TemporaryDirectory(prefix='depth_node.evaluate.') as folder:
-        for path in recordings:
-            if path not in known:
-                cache = CacheSettings((_PROXY_SIZE,), choice=choice)
-                tells = partial(wanted, path)
-                parts.append(
-                    list(
-                        judge_recording(
-                            models, path, names[path], cache, Path(folder), tells, progress
-                        )
-                    )
-                )
+    """Judge by reference where a take has one, else by tracks, images and poses."""
     by_model: dict[str, list[Judgement]] = {}
-    for item in (item for part in parts for item in part):
-        by_model.setdefault(item.name, []).append(item)
+    frames, dropped = 0, dict[str, int]()
+    with tempfile.TemporaryDirectory(prefix='depth_node.evaluate.') as folder:
+        for take in takes:
+            topics = settings.of(take)
+            if has_reference(take.path, topics):
+                found = judge(
+                    models, [take.path], topics, progress, wanted, projecting, [take.name]
+                )
+                frames += found.frames
+                for why, count in found.dropped.items():
+                    dropped[why] = dropped.get(why, 0) + count
+                judgements = found.judgements
+            else:
+                cache = CacheSettings((_PROXY_SIZE,), choice=replace(take.choice, depth=None))
+                tells = partial(wanted, take.path)
+                judgements = judge_recording(
+                    models, take.path, take.name, cache, Path(folder), tells, progress
+                )
+            for item in judgements:
+                by_model.setdefault(item.name, []).append(item)
     joint = tuple(joined(by_model[model.name]) for model in models if model.name in by_model)
-    return Judged(joint, found.frames if found else 0, found.dropped if found else {})
+    return Judged(joint, frames, dropped)
 
 
-def told_apart(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
+def models_and_recordings(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
     """Tell models from recordings.
 
     A model is a folder with a card or the name of an installed model; all else is a recording.
@@ -170,9 +184,12 @@ def told_apart(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
     return models, recordings
 
 
-def _held_out(recordings: Sequence[Path], image: str | None) -> Callable[[Path, int], bool]:
-    """Return what tells whether an image lies in held-out time."""
-    spans = {path: held_out_span(*image_stamps_ns(path, image)) for path in recordings}
+def _held_out(takes: Sequence[Take]) -> Callable[[Path, int], bool]:
+    """Return what tells whether an image lies in the held-out time of its recording."""
+    stamps: dict[Path, list[int]] = {}
+    for take in takes:
+        stamps.setdefault(take.path, []).extend(image_stamps_ns(take.path, take.choice.image))
+    spans = {path: held_out_span(min(known), max(known)) for path, known in stamps.items()}
 
     def wanted(path: Path, stamp_ns: int) -> bool:
         low, high = spans[path]
@@ -208,6 +225,13 @@ def _check(options: argparse.Namespace) -> None:
             raise SettingsError(f'option --{name.replace("_", "-")}', f'{value}', 'more than 0')
     if options.min_m >= options.max_m:
         raise SettingsError('option --min-m', f'{options.min_m}', f'less than {options.max_m}')
+    infos, images = options.camera_info_topic, options.image_topic
+    if len(infos) not in (0, max(1, len(images))):
+        raise SettingsError(
+            'option --camera-info-topic',
+            f'{len(infos)} topics for {len(images)} of --image-topic',
+            'one for each camera, in the same order',
+        )
     if options.seed < 0:
         raise SettingsError('option --seed', f'{options.seed}', '0 or more')
 
@@ -224,8 +248,14 @@ def _parser() -> argparse.ArgumentParser:
     add('--held-out-only', action='store_true', help='judge the last fifth of the time only')
     add('--crop', choices=CROPS, help='compare as papers on driving data do')
     add('--json', type=Path, metavar='OUT', help='write all figures of all images')
-    add('--image-topic', help='image topic, where there are several')
-    add('--camera-info-topic', help='camera_info topic of the images')
+    add(
+        '--image-topic', action='append', default=[], metavar='TOPIC',
+        help='images of a camera; repeat it for several; default: all cameras',
+    )  # fmt: skip
+    add(
+        '--camera-info-topic', action='append', default=[], metavar='TOPIC',
+        help='its camera_info; one for each --image-topic',
+    )  # fmt: skip
     add('--min-m', type=float, default=default.min_m, help='nearest true depth, metres')
     add('--max-m', type=float, default=default.max_m, help='farthest true depth, metres')
     add('--frames', type=int, default=default.frames, help='images per recording at most')

@@ -147,9 +147,9 @@ def settings_of(options: argparse.Namespace) -> FineTuneSettings:
     return FineTuneSettings(
         recordings=tuple(options.recordings),
         model=options.model,
+        images=tuple(options.image),
+        camera_infos=tuple(options.camera_info),
         choice=TopicChoice(
-            image=options.image,
-            camera_info=options.camera_info,
             depth=options.depth,
             odometry=options.odometry,
             imu=options.imu,
@@ -197,12 +197,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog='exit status: 0 improved, 2 unusable data, 3 not improved (start model kept)',
     )
     add = parser.add_argument
-    add('recordings', nargs='+', type=Path, metavar='BAG', help='recordings of one camera')
+    add(
+        'recordings',
+        nargs='+',
+        type=Path,
+        metavar='BAG',
+        help='recordings of a robot',
+    )
     add('-o', '--out', type=Path, default=Path('finetuned'), help='folder of the run')
     add('--frames', type=Path, metavar='DIR', help='folder of frames that several runs share')
     add('--model', default=default.model, help='name or folder of the model to start from')
-    add('--image', metavar='TOPIC', help='images, where there are several topics')
-    add('--camera-info', metavar='TOPIC', help='their camera_info')
+    add(
+        '--image', metavar='TOPIC', action='append', default=[],
+        help='images of a camera; repeat it for several; default: all cameras',
+    )  # fmt: skip
+    add(
+        '--camera-info', metavar='TOPIC', action='append', default=[],
+        help='its camera_info; one for each --image',
+    )  # fmt: skip
     add('--odometry', metavar='TOPIC', help='odometry; or tf:FRAME, or "" for none')
     add('--imu', metavar='TOPIC', help='IMU, for the clocks; "" for none')
     add('--scan', metavar='TOPIC', help='LaserScan; "" for none')

@@ -39,6 +39,7 @@ CHECKS: dict[str, Callable[[Setting], Row]] = {
     'spoilt_recordings': refusals.spoilt_recordings,
     'perfect_model': refusals.perfect_model,
     'wrong_scale': learning_checks.wrong_scale,
+    'several_cameras': learning_checks.several_cameras,
     'livingroom': learning_checks.livingroom,
 }
 STANDARD = ROOT / 'benchmarks' / 'results' / 'finetuning.json'
@@ -54,9 +55,10 @@ PROTOCOL = (
     'stream, worker, pipeline and outputs of the node without DDS, beside the pipeline that '
     'judges. perfect_model: taught the true depth of the whole recording first. wrong_scale: 24 '
     's of a rendered room, 320x240, the bundled model with its depth divided by three, its '
-    'depth topic hidden from the training. livingroom: a ray-traced room filmed by hand, its '
-    'depth hidden from the training. Held-out time is the last fifth; changes are of means over '
-    'its images.'
+    'depth topic hidden from the training. several_cameras: the same without a lens, with a '
+    'second camera that looks 52 degrees to the left. livingroom: a ray-traced room filmed by '
+    'hand, its depth hidden from the training. Held-out time is the last fifth; changes are of '
+    'means over its images.'
 )
 
 

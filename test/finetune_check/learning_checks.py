@@ -11,10 +11,12 @@ from finetune_start import scaled_start
 
 from depth_node import model_folder
 from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.sparse_depth import TRACKS
 from finetune_check.row import Row
 from finetune_check.runs import BENT_DEPTH
 from finetune_check.runs import COMPRESSED
 from finetune_check.runs import DRIVE
+from finetune_check.runs import RIG
 from finetune_check.runs import Run
 from finetune_check.runs import Setting
 from finetune_check.runs import finetuned
@@ -51,6 +53,38 @@ def wrong_scale(setting: Setting) -> Row:
         apart = abs(first.mean(name) / second.mean(name) - 1.0)
         row.at_most(f'{name}, MCAP against SQLite', apart, 0.02)
     row.told('seconds of one run', first.seconds)
+    return row
+
+
+def several_cameras(setting: Setting) -> Row:
+    """Two cameras of one recording in one run, their depth hidden: each must gain by itself."""
+    row = Row('several_cameras')
+    path = rendered(setting, RIG)
+    start = scaled_start(setting.folder / 'start', _WRONG).path
+    hidden = [f'/{name}/depth/image_rect{COMPRESSED}' for name in ('camera', 'left')]
+    run = finetuned(setting, path, start, 'run', steps=setting.steps, hide=hidden, rate=10)
+    row.exactly('exit code', run.code, 0)
+    row.exactly('start model untouched', run.start_kept, 1)
+    parts = run.record('evaluate')['parts']
+    row.exactly('cameras judged', len(parts), 2)
+    targets = {name: item['targets'] for name, item in run.record('train')['recordings'].items()}
+    for take, comparison in parts.items():
+        camera = take.partition(' ')[2]
+        row.at_least(f'frames learned from, {camera}', targets[take], 20)
+        for name, asked in (('metric.abs_rel', -0.5), ('median.abs_rel', 0.0)):
+            change = comparison['changes'][name]
+            row.at_most(
+                f'{name}, change, {camera}', change['after'] / change['before'] - 1.0, asked
+            )
+            row.told(f'{name} after, {camera}', change['after'])
+    scales = [
+        item['scale']
+        for estimates in run.record('train')['by_take'].values()
+        for item in estimates
+        if item['source'].startswith(TRACKS)
+    ]
+    row.told('scale by tracks, one camera over the other', scales[0] / scales[1])
+    row.told('seconds', run.seconds)
     return row
 
 

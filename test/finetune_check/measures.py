@@ -22,6 +22,7 @@ from depth_node.dataset.scale import estimate_scales
 from depth_node.dataset.sparse_depth import DEPTH_IMAGE
 from depth_node.dataset.sparse_depth import STEREO
 from depth_node.dataset.sparse_depth import TRACKS
+from depth_node.dataset.takes import Take
 from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.tracks import measured_depth_m
 from depth_node.finetuning.objective import LossWeights
@@ -85,7 +86,7 @@ def measured_scale(setting: Setting) -> Row:
     start = StartModel.open(str(scaled_start(setting.folder / 'start', 1 / 3).path))
     cache = cache_recording(recording, CacheSettings(start.sizes), setting.folder / 'cache')
     (made,) = prepared(
-        start, [(recording, 'drive', cache)], height_m=None, rescale=True
+        start, [(Take(recording, 'drive', TopicChoice()), cache)], height_m=None, rescale=True
     ).recordings
     estimates = estimate_scales(cache, made.plan, start.depth_m(cache.camera))
     for item in estimates:

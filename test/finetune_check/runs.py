@@ -31,6 +31,10 @@ PAIR = RecordingSettings(
     seconds=8.0, rate_hz=5.0, width=320, height=240, lens='plumb_bob', seed=13,
     extra_cameras=(CameraMount('right', 0.1, 0.002, 0.003, math.radians(-2.0)),),
 )  # fmt: skip
+RIG = RecordingSettings(
+    seconds=24.0, rate_hz=10.0, width=320, height=240, seed=13,
+    extra_cameras=(CameraMount('left', right_m=-0.1, yaw_rad=-0.9, depth=True),),
+)  # fmt: skip
 DEPTH, BENT_DEPTH = '/camera/depth/image_rect', '/camera/depth/image_raw'
 COMPRESSED = '/compressedDepth'
 USUAL_STEPS = 500
@@ -87,7 +91,8 @@ class Run:
 
 def rendered(setting: Setting, settings: RecordingSettings) -> Path:
     """Return a recording of a procedural scene."""
-    path = setting.folder / f'world-{settings.storage}-{settings.width}'
+    cameras = 1 + len(settings.extra_cameras)
+    path = setting.folder / f'world-{settings.storage}-{settings.width}-{cameras}'
     if not path.exists():
         setting.say(f'rendering {settings.seconds:g} s at {settings.width} columns')
         write(path, settings)
