@@ -25,6 +25,7 @@ from depth_node.dataset.image_sample import chosen_times
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
 from depth_node.dataset.pose_source import read_transforms
+from depth_node.dataset.sensors import trouble_with_times
 from depth_node.dataset.topics import TF_PREFIX
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
@@ -283,7 +284,9 @@ def _scale_sources(
             continue
         own = _frame_of(recording, topic)
         known = tree.static_pose(frame.lstrip('/'), own.lstrip('/')) is not None
-        why_not = '' if known else f'no static transform from its frame, {own!r}, to the camera'
+        why_not = trouble_with_times(recording.first(topic))
+        if not known:
+            why_not = f'no static transform from its frame, {own!r}, to the camera'
         sources.append(ScaleSource(kind, topic.name, topic.count, why_not))
     return tuple(sources)
 

@@ -157,7 +157,8 @@ def cache_recording(
                 raise RecordingError(
                     f'recording {path}', f'no usable image ({footage.told()})', 'images'
                 )
-            remarks = [*footage.remarks, *filter(None, [recording.damage])]
+            unusable = [sensor.told() for sensor in footage.sensors]
+            remarks = [*footage.remarks, *filter(None, [*unusable, recording.damage])]
             writer.header = replace(writer.header, remarks=tuple(remarks))
             return writer.finish(footage.dropped)
 
