@@ -89,6 +89,22 @@ class MotionAudit:
 
 
 @dataclass(frozen=True)
+class GyroAudit:
+    """What a gyroscope says of the clocks; its own drops out of their difference."""
+
+    topic: str
+    """The sensor_msgs/Imu."""
+    measurements: int
+    """Usable turn rates."""
+    mount: str
+    """Its rotation to the camera is from 'tf' or the 'data'; '' where it is not known."""
+    images: ClockOffset | None
+    """Delay of the images beside it; None where nothing can be said."""
+    poses: ClockOffset | None
+    """Delay of odometry or TF beside it; None where nothing can be said."""
+
+
+@dataclass(frozen=True)
 class PictureAudit:
     """What a sample of the images looks like."""
 
@@ -139,7 +155,7 @@ class Audit:
     motion: MotionAudit | None
     """None where there are no poses."""
     clock_offset: ClockOffset | None
-    """Delay of the images; None where nothing can be said."""
+    """Delay of the images beside the poses by the sharpest way; None where nothing is known."""
     pictures: PictureAudit | None
     """None where no image could be decoded."""
     scale_sources: tuple[ScaleSource, ...]
@@ -150,6 +166,8 @@ class Audit:
     """Why it cannot be used, in sentences; empty where it can."""
     warnings: tuple[str, ...]
     """What to know about it, in sentences."""
+    gyro: GyroAudit | None = None
+    """None without a usable gyroscope."""
 
     @property
     def usable(self) -> bool:
@@ -185,6 +203,7 @@ def audit_from_json(text: str) -> Audit:
                 'camera': _camera(values['camera']),
                 'motion': _made(MotionAudit, values['motion']),
                 'clock_offset': _made(ClockOffset, values['clock_offset']),
+                'gyro': _gyro(values.get('gyro')),
                 'pictures': _made(PictureAudit, values['pictures']),
                 'scale_sources': tuple(ScaleSource(**item) for item in values['scale_sources']),
                 'reasons': tuple(values['reasons']),
@@ -235,12 +254,24 @@ def _rows(audit: Audit) -> list[tuple[str, str]]:
         )
     if (offset := audit.clock_offset) is not None:
         state = 'applied' if offset.is_applicable else 'not applied'
-        text = f'{offset.offset_s * 1e3:.0f} +- {offset.standard_error_s * 1e3:.0f} ms, {state}'
-        rows.append(('image delay', text))
+        rows.append(('image delay', f'{_delay(offset)} beside {offset.source}, {state}'))
+    if (gyro := audit.gyro) is not None:
+        rows.append(('by ' + gyro.topic, f'delay of the images: {_delay(gyro.images)}'))
+        if audit.motion is not None:
+            rows.append(
+                ('by ' + gyro.topic, f'delay of {audit.motion.source}: {_delay(gyro.poses)}')
+            )
     if audit.pictures is not None:
         dark, usual, bright = audit.pictures.brightness
         rows.append(('brightness', f'{usual:.0f} of 255 ({dark:.0f} to {bright:.0f})'))
     return rows
+
+
+def _delay(offset: ClockOffset | None) -> str:
+    """Word a delay; one that cannot be trusted is no figure."""
+    if offset is None or not offset.is_sharp:
+        return 'cannot tell'
+    return f'{offset.offset_s * 1e3:.0f} +- {offset.standard_error_s * 1e3:.0f} ms'
 
 
 def _made(kind: Any, values: dict[str, Any] | None) -> Any:
@@ -248,6 +279,13 @@ def _made(kind: Any, values: dict[str, Any] | None) -> Any:
     if values is None:
         return None
     return kind(**{name: _restored(value) for name, value in values.items()})
+
+
+def _gyro(values: dict[str, Any] | None) -> GyroAudit | None:
+    if values is None:
+        return None
+    offsets = {name: _made(ClockOffset, values[name]) for name in ('images', 'poses')}
+    return GyroAudit(**{**values, **offsets})
 
 
 def _camera(values: dict[str, Any] | None) -> CameraAudit | None:

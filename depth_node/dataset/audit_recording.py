@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,16 @@ from depth_node.dataset.audit import CameraAudit
 from depth_node.dataset.audit import ScaleSource
 from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import clock_offset
+from depth_node.dataset.gyro_audit import Compared
+from depth_node.dataset.gyro_audit import applied
+from depth_node.dataset.gyro_audit import compare
+from depth_node.dataset.gyroscope import read_gyroscope
 from depth_node.dataset.image_sample import ImageSample
 from depth_node.dataset.image_sample import chosen_times
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
 from depth_node.dataset.pose_source import read_transforms
+from depth_node.dataset.sensors import mount_beside
 from depth_node.dataset.sensors import trouble_with_times
 from depth_node.dataset.topics import TF_PREFIX
 from depth_node.dataset.topics import RecordingTopics
@@ -74,11 +80,23 @@ def audit_recording(
         frame = first.frame_id or _frame_of(recording, topics.camera_info)
         found = Findings(unclear=topics.unclear)
         trajectory = _poses(recording, topics, frame, found)
-        sample = _read(recording, topics, trajectory, assumed or CameraSettings(), rectify, found)
+        gyroscope = None
+        if topics.imu is not None:
+            gyroscope, said = read_gyroscope(recording, topics.imu)
+            found.warnings += said
+        turning = None if gyroscope is None else gyroscope.rates_in(np.eye(3))
+        wanted = chosen_times(trajectory, topics.image.count, turning)
+        sample = _read(recording, topics, wanted, assumed or CameraSettings(), rectify, found)
         found.motion = None if trajectory is None else motion_of(trajectory, found.stamps_ns)
         offset = None
         if trajectory is not None and sample is not None:
             offset = clock_offset(sample.pairs, trajectory, trajectory.source)
+        if gyroscope is not None and sample is not None:
+            mount = mount_beside(tree, frame.lstrip('/'), gyroscope.frame)
+            rotation = None if mount is None else mount[:3, :3]
+            with_it = Compared(sample.pairs, trajectory, offset, rotation)
+            found.gyro, said = compare(gyroscope, with_it)
+            found.warnings += said
         found.pictures = None if sample is None else sample.pictures()
         return _audit(recording, topics, frame, found, offset, tree)
 
@@ -107,9 +125,13 @@ def _audit(
     topics: RecordingTopics,
     frame: str,
     found: Findings,
-    offset: ClockOffset | None,
+    direct: ClockOffset | None,
     tree: TransformTree,
 ) -> Audit:
+    offset = direct
+    if found.motion is not None:
+        offset, said = applied(direct, found.gyro, found.motion.source)
+        found.warnings += said
     return Audit(
         recording=str(recording.path),
         choice=_choice(topics, found),
@@ -122,8 +144,9 @@ def _audit(
         pictures=found.pictures,
         scale_sources=_scale_sources(recording, topics, tree, frame, found),
         damage=recording.damage,
-        reasons=reasons_of(found, offset),
+        reasons=reasons_of(found, direct),
         warnings=warnings_of(found, offset, recording.damage),
+        gyro=found.gyro,
     )
 
 
@@ -144,13 +167,12 @@ def _poses(
 def _read(
     recording: Recording,
     topics: RecordingTopics,
-    trajectory: Trajectory | None,
+    wanted: Callable[[int, int], bool],
     assumed: CameraSettings,
     rectify: str,
     found: Findings,
 ) -> ImageSample | None:
     """Read images and camera_info once; decode the images that are looked at."""
-    wanted = chosen_times(trajectory, topics.image.count)
     camera = None if topics.camera_info is None else recording.first(topics.camera_info)
     sample: ImageSample | None = None
     stamps: list[int] = []

@@ -159,7 +159,7 @@ def sensors_of(
         if topic is None or bare & {topic.name.lstrip('/'), topic.base}:
             continue
         frame = getattr(recording.first(topic), 'frame_id', '')
-        mount = _mount(tree, camera_frame.lstrip('/'), frame.lstrip('/'))
+        mount = mount_beside(tree, camera_frame.lstrip('/'), frame.lstrip('/'))
         if mount is None:
             said.append(
                 f'{topic.name} is not used: no static transforms lead from {camera_frame} to its '
@@ -199,8 +199,8 @@ def _moved(trajectory: Trajectory | None, image_ns: int, sensor_ns: int) -> Floa
     return np.asarray(np.linalg.inv(one) @ two)
 
 
-def _mount(tree: TransformTree, camera_frame: str, frame: str) -> Floats | None:
-    """Return T_camera_sensor, also where images carry the frame of the camera's body."""
+def mount_beside(tree: TransformTree, camera_frame: str, frame: str) -> Floats | None:
+    """Return T_camera_sensor by static transforms, also where images carry the frame of the camera's body."""
     pose = tree.static_pose(camera_frame, frame)
     if pose is None:
         return None
