@@ -49,7 +49,7 @@ class Compared:
     """Poses of the camera; None where there are none."""
     direct: ClockOffset | None
     """Delay of the images beside the poses, by these two alone."""
-    R_camera_gyro: Floats | None  # noqa: N815
+    R_camera_gyro: Floats | None
     """(3, 3) by static transforms; None where they do not lead to the gyroscope."""
 
 
@@ -216,7 +216,9 @@ def _contradictions(
         ]
     if min(by_gyro, by_poses) <= _TURNS_RAD_S:
         return []
-    if offset is None or offset.correlation < _LEAST_CORRELATION:
+    if offset is None:  # how it is turned beside the camera is not known
+        return []
+    if offset.correlation < _LEAST_CORRELATION:
         return [
             f'{topic} and {source} both turn, but not together: a wrong topic, a wrong frame, or '
             'clocks that are more than half a second apart.'

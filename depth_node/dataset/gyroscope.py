@@ -23,7 +23,6 @@ _LARGEST_RAD_S = 40.0
 _LEAST_RATE_RAD_S = 0.03
 _LEAST_PAIRS = 40
 _LEAST_CORRELATION = 0.8
-_ELSEWHERE_S = 0.15
 _LEAST_LEAD = 0.05
 
 
@@ -74,7 +73,8 @@ def read_gyroscope(recording: Recording, topic: Topic) -> tuple[Gyroscope | None
     stamps, rates = stamps[kept], rates[kept]
     if len(stamps) < _LEAST_MESSAGES:
         said.append(
-            f'{topic.name} is not used: {len(stamps)} of its messages have rate and stamp.'
+            f'{topic.name} is not used: only {len(stamps)} of its messages have a turn rate and a '
+            'stamp that rises.'
         )
         return None, said
     if (fast := float(np.percentile(np.abs(rates), 95))) > _LARGEST_RAD_S:
@@ -120,10 +120,7 @@ def fitted_rotation(turns: ImageTurns, gyroscope: Gyroscope) -> FittedRotation |
                 varying(rates[known]), varying((said / seconds)[known])
             )
     best = int(np.argmax(correlations))
-    peaks = _peaks(correlations)
-    elsewhere = peaks & (np.abs(delays - delays[best]) > _ELSEWHERE_S)
-    second = float(correlations[elsewhere].max()) if elsewhere.any() else -1.0
-    if correlations[best] < _LEAST_CORRELATION or correlations[best] < second + _LEAST_LEAD:
+    if correlations[best] < max(_LEAST_CORRELATION, _second(correlations, best) + _LEAST_LEAD):
         return None
     return FittedRotation(rotations[best], float(correlations[best]))
 
@@ -138,7 +135,11 @@ def _kabsch(seen: Floats, said: Floats) -> tuple[float, Floats]:
     return float((sizes * signs).sum()) / norm, np.asarray((u * signs) @ v)
 
 
-def _peaks(values: Floats) -> NDArray[np.bool_]:
-    """Tell which values are no smaller than their neighbours; ends count."""
-    padded = np.pad(values, 1, constant_values=-np.inf)
-    return np.asarray((values >= padded[:-2]) & (values >= padded[2:]))
+def _second(values: Floats, best: int) -> float:
+    """Return the largest value that a valley parts from the peak; -1 where there is none."""
+    second = -1.0
+    for side in (values[best:], values[best::-1]):
+        valley = np.minimum.accumulate(side)
+        apart = side[side > valley + _LEAST_LEAD]
+        second = max(second, float(apart.max(initial=-1.0)))
+    return second

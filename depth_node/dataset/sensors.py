@@ -200,7 +200,10 @@ def _moved(trajectory: Trajectory | None, image_ns: int, sensor_ns: int) -> Floa
 
 
 def mount_beside(tree: TransformTree, camera_frame: str, frame: str) -> Floats | None:
-    """Return T_camera_sensor by static transforms, also where images carry the frame of the camera's body."""
+    """Return T_camera_sensor by static transforms; None where there are none.
+
+    Also where images carry the frame of the camera's body.
+    """
     pose = tree.static_pose(camera_frame, frame)
     if pose is None:
         return None
