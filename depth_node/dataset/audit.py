@@ -89,6 +89,18 @@ class MotionAudit:
 
 
 @dataclass(frozen=True)
+class GyroUse:
+    """How a gyroscope is used to steady the rotation of poses."""
+
+    topic: str
+    """The sensor_msgs/Imu."""
+    R_camera_gyro: tuple[float, ...]
+    """9 values, row by row."""
+    delay_ns: int
+    """Stamp of the poses minus time of the same moment by the gyroscope, nanoseconds."""
+
+
+@dataclass(frozen=True)
 class GyroAudit:
     """What a gyroscope says of the clocks; its own drops out of their difference."""
 
@@ -102,6 +114,10 @@ class GyroAudit:
     """Delay of the images beside it; None where nothing can be said."""
     poses: ClockOffset | None
     """Delay of odometry or TF beside it; None where nothing can be said."""
+    use: GyroUse | None = None
+    """How it steadies the poses; None where the images do not agree better with them then."""
+    apart_rad_s: tuple[float, float] = (float('nan'), float('nan'))
+    """How far images and poses turn apart, median, as recorded and steadied."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,11 @@ class Audit:
         """By how much poses are to be shifted into the clock of the images, nanoseconds."""
         offset = self.clock_offset
         return offset.offset_ns if offset is not None and offset.is_applicable else 0
+
+    @property
+    def gyro_use(self) -> GyroUse | None:
+        """How a gyroscope steadies the rotation of the poses; None where it does not."""
+        return None if self.gyro is None else self.gyro.use
 
     def to_json(self) -> str:
         """Return the audit as JSON; numbers that are not finite become null."""
@@ -261,6 +282,10 @@ def _rows(audit: Audit) -> list[tuple[str, str]]:
             rows.append(
                 ('by ' + gyro.topic, f'delay of {audit.motion.source}: {_delay(gyro.poses)}')
             )
+        if gyro.use is not None:
+            before, after = gyro.apart_rad_s
+            text = f'steadied: {before:.3f} rad/s beside the images before, {after:.3f} after'
+            rows.append(('poses', text))
     if audit.pictures is not None:
         dark, usual, bright = audit.pictures.brightness
         rows.append(('brightness', f'{usual:.0f} of 255 ({dark:.0f} to {bright:.0f})'))
@@ -284,8 +309,11 @@ def _made(kind: Any, values: dict[str, Any] | None) -> Any:
 def _gyro(values: dict[str, Any] | None) -> GyroAudit | None:
     if values is None:
         return None
-    offsets = {name: _made(ClockOffset, values[name]) for name in ('images', 'poses')}
-    return GyroAudit(**{**values, **offsets})
+    parts = {name: _made(ClockOffset, values[name]) for name in ('images', 'poses')}
+    use = _made(GyroUse, values['use'])
+    return GyroAudit(
+        **{**values, **parts, 'use': use, 'apart_rad_s': _restored(values['apart_rad_s'])}
+    )
 
 
 def _camera(values: dict[str, Any] | None) -> CameraAudit | None:

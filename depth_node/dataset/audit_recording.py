@@ -22,8 +22,8 @@ from depth_node.dataset.audit import ScaleSource
 from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import clock_offset
 from depth_node.dataset.gyro_audit import Compared
-from depth_node.dataset.gyro_audit import applied
 from depth_node.dataset.gyro_audit import compare
+from depth_node.dataset.gyro_rotation import steadied_poses
 from depth_node.dataset.gyroscope import read_gyroscope
 from depth_node.dataset.image_sample import ImageSample
 from depth_node.dataset.image_sample import chosen_times
@@ -88,16 +88,18 @@ def audit_recording(
         wanted = chosen_times(trajectory, topics.image.count, turning)
         sample = _read(recording, topics, wanted, assumed or CameraSettings(), rectify, found)
         found.motion = None if trajectory is None else motion_of(trajectory, found.stamps_ns)
-        offset = None
-        if trajectory is not None and sample is not None:
-            offset = clock_offset(sample.pairs, trajectory, trajectory.source)
-        if gyroscope is not None and sample is not None:
-            mount = mount_beside(tree, frame.lstrip('/'), gyroscope.frame)
-            rotation = None if mount is None else mount[:3, :3]
-            with_it = Compared(sample.pairs, trajectory, offset, rotation)
-            found.gyro, said = compare(gyroscope, with_it)
-            found.warnings += said
-        found.pictures = None if sample is None else sample.pictures()
+        direct = offset = None
+        if sample is not None:
+            if trajectory is not None:
+                direct = offset = clock_offset(sample.pairs, trajectory, trajectory.source)
+            if gyroscope is not None:
+                mount = mount_beside(tree, frame.lstrip('/'), gyroscope.frame)
+                rotation = None if mount is None else mount[:3, :3]
+                with_it = Compared(sample.pairs, trajectory, direct, rotation)
+                found.gyro, offset, said = compare(gyroscope, with_it)
+                found.warnings += said
+            found.pictures = sample.pictures()
+        found.reasons = list(reasons_of(found, direct))
         return _audit(recording, topics, frame, found, offset, tree)
 
 
@@ -108,7 +110,8 @@ def camera_trajectory(recording: Recording, audit: Audit) -> Trajectory | None:
     """
     if audit.motion is None:
         return None
-    found = camera_poses(recording, topics_of(recording, audit.choice), audit.camera_frame)
+    topics = topics_of(recording, audit.choice)
+    found = steadied_poses(recording, topics, audit.camera_frame, audit.gyro_use)
     return None if found is None else found.shifted(audit.applied_offset_ns)
 
 
@@ -125,13 +128,9 @@ def _audit(
     topics: RecordingTopics,
     frame: str,
     found: Findings,
-    direct: ClockOffset | None,
+    offset: ClockOffset | None,
     tree: TransformTree,
 ) -> Audit:
-    offset = direct
-    if found.motion is not None:
-        offset, said = applied(direct, found.gyro, found.motion.source)
-        found.warnings += said
     return Audit(
         recording=str(recording.path),
         choice=_choice(topics, found),
@@ -144,7 +143,7 @@ def _audit(
         pictures=found.pictures,
         scale_sources=_scale_sources(recording, topics, tree, frame, found),
         damage=recording.damage,
-        reasons=reasons_of(found, direct),
+        reasons=tuple(found.reasons),
         warnings=warnings_of(found, offset, recording.damage),
         gyro=found.gyro,
     )

@@ -14,13 +14,16 @@ from dataclasses import replace
 import numpy as np
 
 from depth_node.dataset.audit import GyroAudit
+from depth_node.dataset.audit import GyroUse
 from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import ImageTurns
 from depth_node.dataset.clock_offset import TrackedPair
+from depth_node.dataset.clock_offset import enough
 from depth_node.dataset.clock_offset import offset_of_turns
 from depth_node.dataset.clock_offset import turned_between
 from depth_node.dataset.clock_offset import turns_of
 from depth_node.dataset.clock_offset import turns_with_poses
+from depth_node.dataset.gyro_rotation import steadied_by
 from depth_node.dataset.gyroscope import Gyroscope
 from depth_node.dataset.gyroscope import fitted_rotation
 from depth_node.dataset.poses import Floats
@@ -28,6 +31,7 @@ from depth_node.dataset.poses import inverted
 from depth_node.dataset.poses import rotation_vectors
 from depth_node.dataset.trajectory import Trajectory
 
+_STEADIER = 0.9
 _PAIR_NS = 50_000_000
 _LONGEST_PAIR_NS = 500_000_000
 _TURNS_RAD_S = 0.1
@@ -53,8 +57,14 @@ class Compared:
     """(3, 3) by static transforms; None where they do not lead to the gyroscope."""
 
 
-def compare(gyroscope: Gyroscope, with_it: Compared) -> tuple[GyroAudit, list[str]]:
-    """Return what a gyroscope says of images and poses, and sentences about contradictions."""
+def compare(
+    gyroscope: Gyroscope, with_it: Compared
+) -> tuple[GyroAudit, ClockOffset | None, list[str]]:
+    """Return what a gyroscope says of images and poses, and what follows from it.
+
+    :returns: what it says; the delay of the images beside the poses by the sharpest way, None
+        where there is none; and sentences about contradictions.
+    """
     images = _image_turns(with_it)
     poses = None if with_it.trajectory is None else turns_of_poses(with_it.trajectory)
     by_poses, turned = _delay(gyroscope, [] if poses is None else [poses], with_it)
@@ -73,7 +83,10 @@ def compare(gyroscope: Gyroscope, with_it: Compared) -> tuple[GyroAudit, list[st
         images=by_images,
         poses=by_poses,
     )
-    return found, said
+    if with_it.trajectory is None:
+        return found, None, said
+    offset, more = applied(with_it.direct, found, source)
+    return steadying(gyroscope, with_it, found, offset), offset, said + more
 
 
 def applied(
@@ -116,6 +129,52 @@ def composed(gyro: GyroAudit, poses: str) -> ClockOffset | None:
             np.hypot(images.gain_error / images.gain, odometry.gain_error / odometry.gain)
         ),
     )
+
+
+def steadying(
+    gyroscope: Gyroscope, with_it: Compared, found: GyroAudit, offset: ClockOffset | None
+) -> GyroAudit:
+    """Return the audit with whether a gyroscope is to steady the poses: the images decide.
+
+    :param offset: the delay of the images beside the poses.
+    """
+    trajectory = with_it.trajectory
+    rotation = _rotation(gyroscope, with_it, found.mount)
+    if trajectory is None or rotation is None:
+        return found
+    late_ns = offset.offset_ns if offset is not None and offset.is_applicable else 0
+    delay_ns = 0
+    if found.images is not None and found.images.is_sharp:
+        # the rotation is then aligned with the images, however poorly poses tell their clock
+        delay_ns = found.images.offset_ns - late_ns
+    elif found.poses is not None and found.poses.is_sharp:
+        delay_ns = found.poses.offset_ns
+    use = GyroUse(gyroscope.topic, tuple(float(x) for x in np.ravel(rotation)), delay_ns)
+    before, after = (
+        _apart_rad_s(with_it.pairs, poses, late_ns)
+        for poses in (trajectory, steadied_by(trajectory, gyroscope, use))
+    )
+    chosen = use if after < _STEADIER * before else None
+    return replace(found, use=chosen, apart_rad_s=(before, after))
+
+
+def _apart_rad_s(pairs: Sequence[TrackedPair], poses: Trajectory, late_ns: int) -> float:
+    """Return how far images and poses turn apart, median over pairs; NaN for too few."""
+    images = turns_with_poses(pairs, poses, late_ns)
+    turns, known = turned_between(poses, images, late_ns / 1e9)
+    if not enough(known):
+        return float('nan')
+    seconds = ((images.end_ns - images.start_ns) / 1e9)[:, None]
+    return float(np.median(np.linalg.norm(((images.turns_rad - turns) / seconds)[known], axis=1)))
+
+
+def _rotation(gyroscope: Gyroscope, with_it: Compared, mount: str) -> Floats | None:
+    """Return R_camera_gyro by which delays were found; from the data where TF is not right."""
+    if mount != 'data':
+        return with_it.R_camera_gyro
+    fits = [fitted_rotation(item, gyroscope) for item in _image_turns(with_it)]
+    good = [fit for fit in fits if fit is not None]
+    return max(good, key=lambda fit: fit.correlation).rotation if good else None
 
 
 def turns_of_poses(trajectory: Trajectory) -> ImageTurns:
