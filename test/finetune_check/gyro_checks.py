@@ -1,0 +1,66 @@
+"""What a gyroscope beside the camera adds: delays without odometry's turning, steadier poses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import altered_recordings as spoilt
+
+from depth_node.dataset.audit import Audit
+from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.audit_recording import camera_trajectory
+from depth_node.dataset.trajectory import Trajectory
+from depth_node.recording import open_recording
+from finetune_check.row import Row
+from finetune_check.runs import MIXED
+from finetune_check.runs import Setting
+from finetune_check.runs import rendered
+
+_DELAY_MS = 80.0
+_IMU_HZ = 100.0
+_YAW_NOISE_RAD = 0.005
+
+
+def gyro(setting: Setting) -> Row:
+    """A delay is found by the gyroscope alone, mounted as TF says or not; poses get steadier."""
+    row = Row('gyro')
+    recording = rendered(setting, replace(MIXED, imu_hz=_IMU_HZ))
+    for what, alters in (
+        ('mount from TF', ()),
+        ('mount from the data', (spoilt.without_mount,)),
+    ):
+        alter = spoilt.both(
+            spoilt.late_images(round(_DELAY_MS * 1e6)), spoilt.without_heading, *alters
+        )
+        late = spoilt.altered(recording, setting.folder / what.replace(' ', '-'), alter)
+        found = audit_recording(late)
+        by_gyro = found.gyro.images if found.gyro is not None else None
+        found_ms = by_gyro.offset_s * 1e3 if by_gyro is not None else float('nan')
+        row.told(f'delay found, of 80 ms, {what}', found_ms)
+        row.at_most(f'error, ms, {what}', abs(found_ms - _DELAY_MS), 15.0)
+        row.exactly(f'applied, {what}', found.applied_offset_ns != 0, 1)
+    _steadying(setting, recording, row)
+    return row
+
+
+def _steadying(setting: Setting, recording: Path, row: Row) -> None:
+    """Poses whose heading shakes, beside the true ones."""
+    shaking = spoilt.altered(
+        recording, setting.folder / 'shaking', spoilt.with_yaw_noise(_YAW_NOISE_RAD)
+    )
+    audit = audit_recording(shaking)
+    truth = _poses(recording, replace(audit, clock_offset=None, gyro=None))
+    before = _poses(shaking, replace(audit, clock_offset=None, gyro=None))
+    after = _poses(shaking, replace(audit, clock_offset=None))
+    wrong = [1e3 * spoilt.turning_error_rad(poses, truth) for poses in (before, after)]
+    row.told('turning of poses 0.3 s apart wrong by, mrad, heading shaking by 5 mrad', wrong[0])
+    row.at_most('the same after steadying', wrong[1], wrong[0] / 3)
+    row.exactly('clean poses steadied', audit_recording(recording).gyro_use is not None, 0)
+
+
+def _poses(recording: Path, audit: Audit) -> Trajectory:
+    with open_recording(recording) as opened:
+        found = camera_trajectory(opened, audit)
+    assert found is not None
+    return found
