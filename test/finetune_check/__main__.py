@@ -49,10 +49,12 @@ _LATEST_S = 4 * 3600.0
 """A check that takes longer hangs."""
 PROTOCOL = (
     'Each check in a process of its own. idle_stretches, image_delay, gyro, throughput, '
-    'node_output and the refusals: rendered rooms, 160x120, plumb_bob lens. throughput: loss and gradient of the '
-    'same batch of 4 by both steps in turns. node_output: stream, worker, pipeline and outputs of '
-    'the node without DDS, beside the pipeline that judges. perfect_model: taught the true depth '
-    'of the whole recording first. wrong_scale: 24 s of a rendered room, 320x240, the bundled '
+    'node_output and the refusals: rendered rooms, 160x120, plumb_bob lens. gyro: an IMU at '
+    '100 Hz with bias and noise; for the delays the odometry has no heading. throughput: loss and '
+    'gradient of the same batch of 4 by both steps in turns. node_output: stream, worker, '
+    'pipeline and outputs of the node without DDS, beside the pipeline that judges. '
+    'perfect_model: taught the true depth of the whole recording first. wrong_scale: 24 s of a '
+    'rendered room, 320x240, the bundled '
     'model with its depth divided by three, its depth topic hidden from the training. livingroom: '
     'a ray-traced room filmed by hand, its depth hidden from the training. Held-out time is the '
     'last fifth; changes are of means over its images.'
