@@ -40,7 +40,14 @@ def gyro(setting: Setting) -> Row:
     return row
 
 
-def _delay(setting: Setting, recording: Path, row: Row, what: str, *alters: spoilt.Alter) -> Audit:
+def _delay(
+    setting: Setting,
+    recording: Path,
+    row: Row,
+    what: str,
+    *alters: spoilt.Alter,
+    is_applied: bool = True,
+) -> Audit:
     """Find the delay of images without the turning of odometry."""
     alter = spoilt.both(
         spoilt.late_images(round(_DELAY_MS * 1e6)), spoilt.without_heading, *alters
