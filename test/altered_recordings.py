@@ -13,6 +13,9 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores
 from rosbags.typesys import get_typestore
 
+from depth_node.dataset.poses import inverted
+from depth_node.dataset.poses import rotation_vectors
+from depth_node.dataset.trajectory import Trajectory
 from depth_node.image_codec import encode_jpeg
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -121,3 +124,56 @@ def without(*topics: str) -> Alter:
 def first_messages(count: int) -> Alter:
     """Keep the beginning of every topic."""
     return lambda topic, place, message, all_of_it: message if place < count else None
+
+
+def both(*alters: Alter) -> Alter:
+    """Do one after the other."""
+
+    def alter(topic: str, place: int, message: Any, all_of_it: list[Any]) -> Any:
+        for one in alters:
+            message = one(topic, place, message, all_of_it)
+        return message
+
+    return alter
+
+
+def without_heading(topic: str, place: int, message: Any, all_of_it: list[Any]) -> Any:
+    """Let odometry know where it is, but not how it is turned."""
+    if topic == ODOMETRY:
+        message.pose.pose.orientation = all_of_it[0].pose.pose.orientation
+    return message
+
+
+def without_mount(topic: str, place: int, message: Any, all_of_it: list[Any]) -> Any:
+    """Do not say how the IMU is mounted."""
+    if topic != STATIC:
+        return message
+    return type(message)(
+        transforms=[item for item in message.transforms if item.child_frame_id != 'imu_link']
+    )
+
+
+def with_yaw_noise(spread_rad: float) -> Alter:
+    """Shake the heading of odometry from message to message."""
+
+    def alter(topic: str, place: int, message: Any, all_of_it: list[Any]) -> Any:
+        if topic == ODOMETRY:
+            half = np.random.default_rng(place).normal(0.0, spread_rad) / 2
+            c, s = float(np.cos(half)), float(np.sin(half))
+            o = message.pose.pose.orientation
+            message.pose.pose.orientation = type(o)(
+                x=c * o.x - s * o.y, y=c * o.y + s * o.x, z=c * o.z + s * o.w, w=c * o.w - s * o.z
+            )
+        return message
+
+    return alter
+
+
+def turning_error_rad(poses: Trajectory, truth: Trajectory, apart: int = 3) -> float:
+    """Return by how much the turning between poses is wrong, RMS, radians.
+
+    :param apart: poses from one to the other of a pair.
+    """
+    made, true = (inverted(item.poses[:-apart]) @ item.poses[apart:] for item in (poses, truth))
+    wrong = rotation_vectors(np.swapaxes(made[:, :3, :3], 1, 2) @ true[:, :3, :3])
+    return float(np.sqrt((wrong**2).sum(axis=1).mean()))

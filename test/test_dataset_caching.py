@@ -98,6 +98,7 @@ def test_poses_are_those_of_the_moment_and_not_of_a_late_stamp(tmp_path):
     class Found:
         choice = TopicChoice()
         applied_offset_ns = 100_000_000
+        gyro_use = None
 
     settings = CacheSettings.of(Found(), [SIZE], 'native', HIDDEN)
     late, right = cache_recording(recorded(IDLE), settings, tmp_path), cached(IDLE)

@@ -89,6 +89,38 @@ class MotionAudit:
 
 
 @dataclass(frozen=True)
+class GyroUse:
+    """How a gyroscope is used to steady the rotation of poses."""
+
+    topic: str
+    """The sensor_msgs/Imu."""
+    R_camera_gyro: tuple[float, ...]
+    """9 values, row by row."""
+    delay_ns: int
+    """Stamp of the poses minus time of the same moment by the gyroscope, nanoseconds."""
+
+
+@dataclass(frozen=True)
+class GyroAudit:
+    """What a gyroscope says of the clocks; its own drops out of their difference."""
+
+    topic: str
+    """The sensor_msgs/Imu."""
+    measurements: int
+    """Usable turn rates."""
+    mount: str
+    """Its rotation to the camera is from 'tf' or the 'data'; '' where it is not known."""
+    images: ClockOffset | None
+    """Delay of the images beside it; None where nothing can be said."""
+    poses: ClockOffset | None
+    """Delay of odometry or TF beside it; None where nothing can be said."""
+    use: GyroUse | None = None
+    """How it steadies the poses; None where the images do not agree better with them then."""
+    apart_rad_s: tuple[float, float] = (float('nan'), float('nan'))
+    """How far images and poses turn apart, median, as recorded and steadied."""
+
+
+@dataclass(frozen=True)
 class PictureAudit:
     """What a sample of the images looks like."""
 
@@ -139,7 +171,7 @@ class Audit:
     motion: MotionAudit | None
     """None where there are no poses."""
     clock_offset: ClockOffset | None
-    """Delay of the images; None where nothing can be said."""
+    """Delay of the images beside the poses by the sharpest way; None where nothing is known."""
     pictures: PictureAudit | None
     """None where no image could be decoded."""
     scale_sources: tuple[ScaleSource, ...]
@@ -150,6 +182,8 @@ class Audit:
     """Why it cannot be used, in sentences; empty where it can."""
     warnings: tuple[str, ...]
     """What to know about it, in sentences."""
+    gyro: GyroAudit | None = None
+    """None without a usable gyroscope."""
 
     @property
     def usable(self) -> bool:
@@ -161,6 +195,11 @@ class Audit:
         """By how much poses are to be shifted into the clock of the images, nanoseconds."""
         offset = self.clock_offset
         return offset.offset_ns if offset is not None and offset.is_applicable else 0
+
+    @property
+    def gyro_use(self) -> GyroUse | None:
+        """How a gyroscope steadies the rotation of the poses; None where it does not."""
+        return None if self.gyro is None else self.gyro.use
 
     def to_json(self) -> str:
         """Return the audit as JSON; numbers that are not finite become null."""
@@ -185,6 +224,7 @@ def audit_from_json(text: str) -> Audit:
                 'camera': _camera(values['camera']),
                 'motion': _made(MotionAudit, values['motion']),
                 'clock_offset': _made(ClockOffset, values['clock_offset']),
+                'gyro': _gyro(values.get('gyro')),
                 'pictures': _made(PictureAudit, values['pictures']),
                 'scale_sources': tuple(ScaleSource(**item) for item in values['scale_sources']),
                 'reasons': tuple(values['reasons']),
@@ -235,12 +275,28 @@ def _rows(audit: Audit) -> list[tuple[str, str]]:
         )
     if (offset := audit.clock_offset) is not None:
         state = 'applied' if offset.is_applicable else 'not applied'
-        text = f'{offset.offset_s * 1e3:.0f} +- {offset.standard_error_s * 1e3:.0f} ms, {state}'
-        rows.append(('image delay', text))
+        rows.append(('image delay', f'{_delay(offset)} beside {offset.source}, {state}'))
+    if (gyro := audit.gyro) is not None:
+        rows.append(('by ' + gyro.topic, f'delay of the images: {_delay(gyro.images)}'))
+        if audit.motion is not None:
+            rows.append(
+                ('by ' + gyro.topic, f'delay of {audit.motion.source}: {_delay(gyro.poses)}')
+            )
+        if gyro.use is not None:
+            before, after = gyro.apart_rad_s
+            text = f'steadied: {before:.3f} rad/s beside the images before, {after:.3f} after'
+            rows.append(('poses', text))
     if audit.pictures is not None:
         dark, usual, bright = audit.pictures.brightness
         rows.append(('brightness', f'{usual:.0f} of 255 ({dark:.0f} to {bright:.0f})'))
     return rows
+
+
+def _delay(offset: ClockOffset | None) -> str:
+    """Word a delay; one that cannot be trusted is no figure."""
+    if offset is None or not offset.is_sharp:
+        return 'cannot tell'
+    return f'{offset.offset_s * 1e3:.0f} +- {offset.standard_error_s * 1e3:.0f} ms'
 
 
 def _made(kind: Any, values: dict[str, Any] | None) -> Any:
@@ -248,6 +304,16 @@ def _made(kind: Any, values: dict[str, Any] | None) -> Any:
     if values is None:
         return None
     return kind(**{name: _restored(value) for name, value in values.items()})
+
+
+def _gyro(values: dict[str, Any] | None) -> GyroAudit | None:
+    if values is None:
+        return None
+    parts = {name: _made(ClockOffset, values[name]) for name in ('images', 'poses')}
+    use = _made(GyroUse, values['use'])
+    return GyroAudit(
+        **{**values, **parts, 'use': use, 'apart_rad_s': _restored(values['apart_rad_s'])}
+    )
 
 
 def _camera(values: dict[str, Any] | None) -> CameraAudit | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +22,18 @@ from depth_node.dataset.audit import CameraAudit
 from depth_node.dataset.audit import ScaleSource
 from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import clock_offset
+from depth_node.dataset.gyro_audit import Compared
+from depth_node.dataset.gyro_audit import compare
+from depth_node.dataset.gyro_rotation import steadied_poses
+from depth_node.dataset.gyroscope import Gyroscope
+from depth_node.dataset.gyroscope import read_gyroscope
 from depth_node.dataset.image_sample import ImageSample
 from depth_node.dataset.image_sample import chosen_times
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
 from depth_node.dataset.pose_source import read_transforms
+from depth_node.dataset.sensors import mount_beside
+from depth_node.dataset.sensors import trouble_with_times
 from depth_node.dataset.stereo_partner import StereoSearch
 from depth_node.dataset.stereo_partner import stereo_of
 from depth_node.dataset.topics import TF_PREFIX
@@ -76,14 +84,24 @@ def audit_recording(
         frame = first.frame_id or _frame_of(recording, topics.camera_info)
         found = Findings(unclear=topics.unclear)
         trajectory = _poses(recording, topics, frame, found)
-        sample = _read(recording, topics, trajectory, assumed or CameraSettings(), rectify, found)
+        gyroscope = None
+        if topics.imu is not None:
+            gyroscope, said = read_gyroscope(recording, topics.imu)
+            found.warnings += said
+        turning = None if gyroscope is None else gyroscope.rates_in(np.eye(3))
+        wanted = chosen_times(trajectory, topics.image.count, turning)
+        sample = _read(recording, topics, wanted, assumed or CameraSettings(), rectify, found)
         found.motion = None if trajectory is None else motion_of(trajectory, found.stamps_ns)
-        offset = None
-        if trajectory is not None and sample is not None:
-            offset = clock_offset(sample.pairs, trajectory, trajectory.source)
+        direct = offset = None
+        if sample is not None:
+            direct = offset = _direct_delay(sample, trajectory)
+            if gyroscope is not None:
+                mount = mount_beside(tree, frame.lstrip('/'), gyroscope.frame)
+                offset = _delay_with(gyroscope, mount, sample, trajectory, direct, found)
         found.pictures = None if sample is None else sample.pictures()
         stereo = stereo_of(recording, topics, tree, frame, found.fields)
         found.unclear += tuple(filter(None, [stereo.unclear]))
+        found.reasons = list(reasons_of(found, direct))
         return _audit(recording, topics, frame, found, offset, tree, stereo)
 
 
@@ -94,7 +112,8 @@ def camera_trajectory(recording: Recording, audit: Audit) -> Trajectory | None:
     """
     if audit.motion is None:
         return None
-    found = camera_poses(recording, topics_of(recording, audit.choice), audit.camera_frame)
+    topics = topics_of(recording, audit.choice)
+    found = steadied_poses(recording, topics, audit.camera_frame, audit.gyro_use)
     return None if found is None else found.shifted(audit.applied_offset_ns)
 
 
@@ -104,6 +123,32 @@ def decoded(image: RawImage | CompressedImage) -> NDArray[np.uint8]:
     :raises ImageRejected: when it is damaged.
     """
     return decode_raw(image) if isinstance(image, RawImage) else decode_compressed(image)
+
+
+def _direct_delay(sample: ImageSample, trajectory: Trajectory | None) -> ClockOffset | None:
+    if trajectory is None:
+        return None
+    return clock_offset(sample.pairs, trajectory, trajectory.source)
+
+
+def _delay_with(
+    gyroscope: Gyroscope,
+    mount: NDArray[np.float64] | None,
+    sample: ImageSample,
+    trajectory: Trajectory | None,
+    direct: ClockOffset | None,
+    found: Findings,
+) -> ClockOffset | None:
+    """Return the delay of the images against the poses, by way of a gyroscope if that is sharper.
+
+    :param mount: (4, 4) gyroscope in the frame of the camera; None where no transform tells.
+    """
+    rotation = None if mount is None else mount[:3, :3]
+    found.gyro, offset, said = compare(
+        gyroscope, Compared(sample.pairs, trajectory, direct, rotation)
+    )
+    found.warnings += said
+    return offset
 
 
 def _audit(
@@ -130,8 +175,9 @@ def _audit(
             *_stereo_sources(stereo),
         ),
         damage=recording.damage,
-        reasons=reasons_of(found, offset),
+        reasons=tuple(found.reasons),
         warnings=warnings_of(found, offset, recording.damage),
+        gyro=found.gyro,
     )
 
 
@@ -152,13 +198,12 @@ def _poses(
 def _read(
     recording: Recording,
     topics: RecordingTopics,
-    trajectory: Trajectory | None,
+    wanted: Callable[[int, int], bool],
     assumed: CameraSettings,
     rectify: str,
     found: Findings,
 ) -> ImageSample | None:
     """Read images and camera_info once; decode the images that are looked at."""
-    wanted = chosen_times(trajectory, topics.image.count)
     camera = None if topics.camera_info is None else recording.first(topics.camera_info)
     sample: ImageSample | None = None
     stamps: list[int] = []
@@ -293,7 +338,9 @@ def _scale_sources(
             continue
         own = _frame_of(recording, topic)
         known = tree.static_pose(frame.lstrip('/'), own.lstrip('/')) is not None
-        why_not = '' if known else f'no static transform from its frame, {own!r}, to the camera'
+        why_not = trouble_with_times(recording.first(topic))
+        if not known:
+            why_not = f'no static transform from its frame, {own!r}, to the camera'
         sources.append(ScaleSource(kind, topic.name, topic.count, why_not))
     return tuple(sources)
 

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from depth_node import camera
 from depth_node import image_codec
 from depth_node.dataset import cache_format
+from depth_node.dataset.audit import GyroUse
 from depth_node.dataset.cache_writer import CacheWriter
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.frame_cache import open_cache
-from depth_node.dataset.pose_source import camera_poses
+from depth_node.dataset.gyro_rotation import steadied_poses
 from depth_node.dataset.pose_source import read_transforms
 from depth_node.dataset.projection import Target
 from depth_node.dataset.sensors import Sensor
@@ -74,6 +75,8 @@ class CacheSettings:
     """Topics of metres that nothing is to be learned from."""
     image_delay_ns: int = 0
     """By which the images are stamped late against the poses, nanoseconds."""
+    gyro: GyroUse | None = None
+    """How a gyroscope steadies the poses."""
     max_rate_hz: float = 15.0
     """Images beyond this rate are passed over, 1/s."""
     rectify: str = 'auto'
@@ -102,6 +105,7 @@ class CacheSettings:
             audit.choice,
             tuple(hidden),
             image_delay_ns=audit.applied_offset_ns,
+            gyro=audit.gyro_use,
         )
 
 
@@ -115,6 +119,10 @@ class Audited(Protocol):
     @property
     def applied_offset_ns(self) -> int:
         """By which the images are stamped late, nanoseconds; 0 where that is not sure."""
+
+    @property
+    def gyro_use(self) -> GyroUse | None:
+        """How a gyroscope steadies the poses; None where it does not."""
 
 
 def cache_recording(
@@ -160,10 +168,11 @@ def cache_recording(
                 raise RecordingError(
                     f'recording {path}', f'no usable image ({footage.told()})', 'images'
                 )
+            unusable = [sensor.told() for sensor in footage.sensors]
             remarks = [
                 *footage.remarks,
                 *footage.late_remarks(),
-                *filter(None, [recording.damage]),
+                *filter(None, [*unusable, recording.damage]),
             ]
             writer.header = replace(writer.header, remarks=tuple(remarks))
             return writer.finish(footage.dropped)
@@ -233,7 +242,9 @@ class _Footage:
         self._last_record_ns = 0
         self._leaps = 0
         frame_id = first.frame_id
-        self.trajectory: Trajectory | None = camera_poses(recording, topics, frame_id)
+        self.trajectory: Trajectory | None = steadied_poses(
+            recording, topics, frame_id, settings.gyro
+        )
         tree = read_transforms(recording, topics)
         self.sensors: list[Sensor]
         self.sensors, self.remarks = sensors_of(recording, topics, tree, frame_id, settings.hidden)

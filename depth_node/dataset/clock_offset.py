@@ -23,6 +23,7 @@ LARGEST_S = 0.5
 """Delays up to this are looked for, seconds."""
 
 _STEP_S = 0.01
+_GAP_PERIODS, _GAP_S = 3.0, 0.05
 _LEAST_SAMPLES = 20
 _LEAST_RATE_RAD_S = 0.03
 _LEAST_KNOWN = 0.6
@@ -118,12 +119,20 @@ class TurnRates:
     def turned(
         self, start_ns: NDArray[np.int64], end_ns: NDArray[np.int64]
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the turn (N, 3) between times, radians, and where it is known (N,)."""
+        """Return the turn (N, 3) between times, radians, and where it is known (N,).
+
+        It is not known outside of the stamps and across gaps.
+        """
         seconds = (self.stamps_ns - self.stamps_ns[0]) / 1e9
         middle = (self.rates_rad_s[1:] + self.rates_rad_s[:-1]) / 2.0
         total = np.vstack([np.zeros(3), np.cumsum(middle * np.diff(seconds)[:, None], axis=0)])
         start, end = ((item - self.stamps_ns[0]) / 1e9 for item in (start_ns, end_ns))
         known = (start >= 0.0) & (end <= seconds[-1])
+        steps = np.diff(seconds)
+        gaps = np.append(0, np.cumsum(steps > max(_GAP_PERIODS * np.median(steps), _GAP_S)))
+        last = len(seconds) - 1
+        before = np.clip(np.searchsorted(seconds, start, side='right') - 1, 0, last)
+        known &= gaps[before] == gaps[np.clip(np.searchsorted(seconds, end), 0, last)]
         turns = [
             np.interp(end, seconds, axis) - np.interp(start, seconds, axis) for axis in total.T
         ]
@@ -146,13 +155,12 @@ def clock_offset(
     found = offset_of_turns(turns_of(pairs), other, source)
     if isinstance(other, TurnRates):
         return found
-    moved = [_moved(pair, other, 0) for pair in pairs]
-    found = offset_of_turns(turns_of(pairs, moved), other, source) or found
+    found = offset_of_turns(turns_with_poses(pairs, other, 0), other, source) or found
     for _ in range(_ROUNDS):
         if found is None:
             return None
-        moved = [_moved(pair, other, found.offset_ns) for pair in pairs]
-        before, found = found, offset_of_turns(turns_of(pairs, moved), other, source)
+        turns = turns_with_poses(pairs, other, found.offset_ns)
+        before, found = found, offset_of_turns(turns, other, source)
         if found is not None and abs(found.offset_s - before.offset_s) < _SETTLED_S:
             break
     return found
@@ -179,6 +187,16 @@ def turns_of(
     )
 
 
+def turns_with_poses(
+    pairs: Sequence[TrackedPair], trajectory: Trajectory, delay_ns: int
+) -> ImageTurns:
+    """Return how much the camera turned between images, its motion by poses taken out.
+
+    :param delay_ns: of the images beside the poses.
+    """
+    return turns_of(pairs, [_moved(pair, trajectory, delay_ns) for pair in pairs])
+
+
 def _moved(pair: TrackedPair, trajectory: Trajectory, offset_ns: int) -> Floats | None:
     """Return where the camera moved between two images, metres, its axes; None for nowhere."""
     first = trajectory.at(pair.start_ns - offset_ns)
@@ -197,12 +215,12 @@ def offset_of_turns(
         return None
     seconds = ((images.end_ns - images.start_ns) / 1e9)[:, None]
     rates = images.turns_rad / seconds
-    delays = np.arange(-LARGEST_S, LARGEST_S + _STEP_S / 2, _STEP_S)
+    delays = tried_delays_s()
     correlations = np.full(len(delays), np.nan)
     varied = 0.0
     for index, delay in enumerate(delays):
-        turns, known = _turned(other, images, delay)
-        if known.sum() < max(_LEAST_SAMPLES, _LEAST_KNOWN * len(known)):
+        turns, known = turned_between(other, images, delay)
+        if not enough(known):
             continue
         correlations[index], spread = _correlation(rates[known], (turns / seconds)[known])
         varied = max(varied, spread)
@@ -223,7 +241,17 @@ def offset_of_turns(
     )
 
 
-def _turned(
+def tried_delays_s() -> Floats:
+    """Return the delays that are tried, seconds."""
+    return np.arange(-LARGEST_S, LARGEST_S + _STEP_S / 2, _STEP_S)
+
+
+def enough(known: NDArray[np.bool_]) -> bool:
+    """Tell whether enough pairs have a turn by the other clock to compare them."""
+    return bool(known.sum() >= max(_LEAST_SAMPLES, _LEAST_KNOWN * len(known)))
+
+
+def turned_between(
     other: Trajectory | TurnRates, images: ImageTurns, delay_s: float
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Return what the other clock says that the camera turned, were the images late by this."""
@@ -242,13 +270,13 @@ def _turned(
 
 def _correlation(one: Floats, two: Floats) -> tuple[float, float]:
     """Return the correlation over all axes, and how much the second varies, radians/second."""
-    first, second = _varying(one), _varying(two)
+    first, second = varying(one), varying(two)
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
     spread = float(np.sqrt((second**2).sum(axis=1).mean()))
     return (float((first * second).sum()) / norm if norm > 0.0 else 0.0), spread
 
 
-def _varying(rates: Floats) -> Floats:
+def varying(rates: Floats) -> Floats:
     """Take the mean out, and keep single wild samples from deciding."""
     centred = rates - np.median(rates, axis=0)
     size = np.linalg.norm(centred, axis=1)
@@ -297,14 +325,14 @@ def _errors(
     seconds = ((images.end_ns - images.start_ns) / 1e9)[:, None]
     step = float(np.median(seconds)) / 2.0
     (here, a), (late, b), (early, c) = (
-        _turned(other, images, delay_s + shift) for shift in (0.0, step, -step)
+        turned_between(other, images, delay_s + shift) for shift in (0.0, step, -step)
     )
     known = a & b & c
     if known.sum() < _LEAST_SAMPLES:
         return float('inf'), float('nan'), float('inf')
     slopes = _smoothed(((late - early) / seconds)[known] / (2.0 * step))
-    said = _varying((here / seconds)[known])
-    seen = _varying(rates[known])
+    said = varying((here / seconds)[known])
+    seen = varying(rates[known])
     power = max(float((said**2).sum()), 1e-12)
     gain = float((seen * said).sum()) / power
     rest = seen - gain * said

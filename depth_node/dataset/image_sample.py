@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from depth_node.camera.lens import Lens
 from depth_node.dataset.audit import PictureAudit
 from depth_node.dataset.clock_offset import TrackedPair
+from depth_node.dataset.clock_offset import TurnRates
 from depth_node.dataset.image_rotation import shrunk_grey
 from depth_node.dataset.image_rotation import slopes_of
 from depth_node.dataset.image_rotation import tracked
@@ -25,7 +26,9 @@ _TURNING_WINDOWS = 7
 _OTHER_WINDOWS = 3
 
 
-def chosen_times(trajectory: Trajectory | None, count: int) -> Callable[[int, int], bool]:
+def chosen_times(
+    trajectory: Trajectory | None, count: int, gyro: TurnRates | None = None
+) -> Callable[[int, int], bool]:
     """Return a test of index and stamp: which images are to be decoded.
 
     Few images all; of more, stretches of neighbours, most of them from where the turning of the
@@ -33,18 +36,22 @@ def chosen_times(trajectory: Trajectory | None, count: int) -> Callable[[int, in
     """
     if count <= _ALL_BELOW:
         return lambda index, stamp_ns: True
-    if trajectory is None:
+    if gyro is not None:
+        stamps_ns = gyro.stamps_ns
+        rates = np.linalg.norm(gyro.rates_rad_s - np.median(gyro.rates_rad_s, axis=0), axis=1)[1:]
+    elif trajectory is not None:
+        stamps_ns, rates = trajectory.stamps_ns, np.nan_to_num(trajectory.turn_rates_rad_s)
+    else:
         period = max(_BLOCK, count // _BLOCKS)
         return lambda index, stamp_ns: index % period < _BLOCK
-    rates = np.nan_to_num(trajectory.turn_rates_rad_s)
-    windows = (trajectory.stamps_ns[1:] - trajectory.stamps_ns[0]) // _WINDOW_NS
+    windows = (stamps_ns[1:] - stamps_ns[0]) // _WINDOW_NS
     spread = {
         int(number): float(np.std(rates[windows == number])) for number in np.unique(windows)
     }
     turning = sorted(spread, key=lambda number: -spread[number])[:_TURNING_WINDOWS]
     numbers = sorted(spread)
     chosen = {*turning, *numbers[:: max(1, len(numbers) // _OTHER_WINDOWS)]}
-    start = int(trajectory.stamps_ns[0])
+    start = int(stamps_ns[0])
     return lambda index, stamp_ns: (stamp_ns - start) // _WINDOW_NS in chosen
 
 

@@ -19,16 +19,20 @@ from depth_node import camera
 from depth_node import image_codec
 from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.sparse_depth import SparseSource
+from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraModel
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
 from depth_node.recording.messages import LaserScanFields
+from depth_node.recording.points import LONGEST_SWEEP_S
 
 Floats = NDArray[np.float64]
 
 WIDEST_BASELINE_M = 0.01
 """Sensors nearer to the camera than this see what it sees; nothing is taken out as hidden."""
+
+_LONGER_THAN_SCAN = 1.5
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,45 @@ def scan_points(scan: LaserScanFields) -> Floats:
 
     What is shorter than the range that the scanner names, longer, or not finite is left out.
     """
+    return _ends(scan)[0]
+
+
+def scan_points_and_times(scan: LaserScanFields) -> tuple[Floats, Floats | None]:
+    """Return the end points of rays as :func:`scan_points`, and when each was measured.
+
+    :returns: points, and (N,) seconds after the stamp of the scan, which is the time of its first
+        ray; None where the scan does not say how long it takes.
+    :raises RecordingError: where the time from ray to ray is none, or contradicts that from scan
+        to scan.
+    """
+    points, rays = _ends(scan)
+    step = scan.time_increment_s
+    if step == 0.0:
+        return points, None
+    whole = step * max(len(scan.ranges_m) - 1, 0)
+    if not abs(whole) <= LONGEST_SWEEP_S:
+        received = f'{step:g} s from ray to ray (time_increment) at {len(scan.ranges_m)} rays'
+        expected = f'a scan of at most {LONGEST_SWEEP_S:g} s'
+    elif scan.scan_time_s > 0.0 and abs(whole) > _LONGER_THAN_SCAN * scan.scan_time_s:
+        received = f'rays over {whole:g} s (time_increment) in a scan of {scan.scan_time_s:g} s'
+        expected = 'a scan_time that is no shorter'
+    else:
+        return points, step * rays
+    raise RecordingError('laser scan', received, expected, 'Mend the driver of the scanner.')
+
+
+def _ends(scan: LaserScanFields) -> tuple[Floats, Floats]:
+    """Return the end points (N, 3) of rays that hit something, and their numbers (N,)."""
     ranges = scan.ranges_m.astype(np.float64)
     angles = scan.angle_min_rad + scan.angle_increment_rad * np.arange(len(ranges))
     # at the very end of the range some scanners write 'nothing'
     good = np.isfinite(ranges) & (ranges > 0.0)
     good &= (ranges >= scan.range_min_m) & (ranges < scan.range_max_m)
     ranges, angles = ranges[good], angles[good]
-    return np.stack(
+    ends = np.stack(
         [ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], axis=1
     )
+    return ends, np.flatnonzero(good).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

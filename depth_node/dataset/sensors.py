@@ -20,9 +20,10 @@ from depth_node.dataset.projection import Target
 from depth_node.dataset.projection import decoded_depth
 from depth_node.dataset.projection import depth_rays
 from depth_node.dataset.projection import projected
-from depth_node.dataset.projection import scan_points
+from depth_node.dataset.projection import scan_points_and_times
 from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.sparse_depth import SparseSource
+from depth_node.dataset.sweep import at_one_moment
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.errors import CameraRejected
@@ -36,7 +37,7 @@ from depth_node.recording import Topic
 from depth_node.recording.messages import Content
 from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.messages import PointCloudFields
-from depth_node.recording.points import points_m
+from depth_node.recording.points import points_and_times
 
 Floats = NDArray[np.float64]
 Measurement = RawImage | CompressedImage | LaserScanFields | PointCloudFields
@@ -62,6 +63,8 @@ class Sensor:
     """By which its stamps are late, nanoseconds."""
     unusable: int = 0
     """Messages that could not be read."""
+    trouble: str = ''
+    """What was wrong with the first of them."""
     _recent: deque[Measurement] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _rays: DepthRays | None = None
 
@@ -69,6 +72,12 @@ class Sensor:
         """Keep a message for the images around it."""
         if isinstance(message, (RawImage, CompressedImage, LaserScanFields, PointCloudFields)):
             self._recent.append(message)
+
+    def told(self) -> str:
+        """Say in a sentence how many messages could not be used; '' where all could."""
+        if not self.unusable:
+            return ''
+        return f'{self.unusable} uses of {self.source.topic} failed, first: {self.trouble}'
 
     def depth_at(
         self,
@@ -78,6 +87,9 @@ class Sensor:
         limits: ProjectionLimits | None = None,
     ) -> SparseDepth | None:
         """Return what was measured nearest to a time, at pixels of the image of that time.
+
+        Where a message says when each of its points was measured and poses are known, each is
+        brought to the time of the image by itself.
 
         :param stamp_ns: of the image by the clock of the trajectory, nanoseconds.
         :returns: None where nothing was measured within a tenth of a second, or, where poses are
@@ -91,19 +103,26 @@ class Sensor:
         if moved is None:
             return None
         try:
-            points = self._points(self._recent[at])
-        except (ImageRejected, CameraRejected, RecordingError):
+            points, times_s = self._points(self._recent[at])
+        except (ImageRejected, CameraRejected, RecordingError) as error:
             self.unusable += 1
+            self.trouble = self.trouble or str(error)
             return None
+        if times_s is not None and trajectory is not None:
+            points = at_one_moment(points, times_s, times[at], trajectory, self.mount)
         found = projected(points, moved @ self.mount, target, self.source, limits)
         return found if len(found) else None
 
-    def _points(self, message: Measurement) -> Floats:
-        """Return the points of a message, (N, 3) in the sensor's frame, metres."""
+    def _points(self, message: Measurement) -> tuple[Floats, Floats | None]:
+        """Return the points of a message, (N, 3) in the sensor's frame, metres, and their times.
+
+        Times are (N,) seconds after its stamp; None where all are of one moment.
+        """
         if isinstance(message, LaserScanFields):
-            return scan_points(message)
+            return scan_points_and_times(message)
         if isinstance(message, PointCloudFields):
-            return points_m(message).astype(np.float64)
+            points, times_s = points_and_times(message)
+            return points.astype(np.float64), times_s
         depth_m = decoded_depth(message)
         height, width = depth_m.shape
         rays = self._rays
@@ -111,7 +130,7 @@ class Sensor:
             if self.fields is None:
                 raise RecordingError(self.source.topic, 'no camera_info', 'one for its pixels')
             rays = self._rays = depth_rays(self.fields, height, width, self.rectified)
-        return rays.points(depth_m)
+        return rays.points(depth_m), None
 
 
 def sensors_of(
@@ -140,7 +159,7 @@ def sensors_of(
         if topic is None or bare & {topic.name.lstrip('/'), topic.base}:
             continue
         frame = getattr(recording.first(topic), 'frame_id', '')
-        mount = _mount(tree, camera_frame.lstrip('/'), frame.lstrip('/'))
+        mount = mount_beside(tree, camera_frame.lstrip('/'), frame.lstrip('/'))
         if mount is None:
             said.append(
                 f'{topic.name} is not used: no static transforms lead from {camera_frame} to its '
@@ -153,6 +172,18 @@ def sensors_of(
             sensor.rectified = camera.is_named_rectified('/' + topic.base)
         sensors.append(sensor)
     return sensors, said
+
+
+def trouble_with_times(message: Content | None) -> str:
+    """Say what is wrong with the times of a scan's rays or a cloud's points; '' for nothing."""
+    try:
+        if isinstance(message, LaserScanFields):
+            scan_points_and_times(message)
+        elif isinstance(message, PointCloudFields):
+            points_and_times(message)
+    except RecordingError as error:
+        return str(error)
+    return ''
 
 
 def _moved(trajectory: Trajectory | None, image_ns: int, sensor_ns: int) -> Floats | None:
@@ -168,8 +199,11 @@ def _moved(trajectory: Trajectory | None, image_ns: int, sensor_ns: int) -> Floa
     return np.asarray(np.linalg.inv(one) @ two)
 
 
-def _mount(tree: TransformTree, camera_frame: str, frame: str) -> Floats | None:
-    """Return T_camera_sensor, also where images carry the frame of the camera's body."""
+def mount_beside(tree: TransformTree, camera_frame: str, frame: str) -> Floats | None:
+    """Return T_camera_sensor by static transforms; None where there are none.
+
+    Also where images carry the frame of the camera's body.
+    """
     pose = tree.static_pose(camera_frame, frame)
     if pose is None:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.dataset.audit import CameraAudit
+from depth_node.dataset.audit import GyroAudit
 from depth_node.dataset.audit import MotionAudit
 from depth_node.dataset.audit import PictureAudit
 from depth_node.dataset.audit import StampAudit
@@ -59,6 +60,8 @@ class Findings:
     """A sentence, where camera_info changes."""
     motion: MotionAudit | None = None
     """How the camera moved."""
+    gyro: GyroAudit | None = None
+    """What a gyroscope says."""
     pictures: PictureAudit | None = None
     """What the images look like."""
     undecodable: list[str] = field(default_factory=list)
@@ -174,11 +177,13 @@ def reasons_of(found: Findings, offset: ClockOffset | None = None) -> tuple[str,
     reasons += _reasons_of_pictures(found)
     reasons += _reasons_of_motion(found)
     if not reasons:
-        reasons += _contradictions(found.motion, offset)
+        reasons += _contradictions(found.motion, offset, found.gyro)
     return tuple(reasons)
 
 
-def _contradictions(motion: MotionAudit | None, offset: ClockOffset | None) -> list[str]:
+def _contradictions(
+    motion: MotionAudit | None, offset: ClockOffset | None, gyro: GyroAudit | None
+) -> list[str]:
     """Say where poses contradict themselves or the images."""
     if motion is not None and motion.directness < _LEAST_DIRECT:
         return [
@@ -188,15 +193,33 @@ def _contradictions(motion: MotionAudit | None, offset: ClockOffset | None) -> l
         ]
     if offset is None or offset.correlation < _LEAST_CORRELATION:
         return []
-    margin = _GAIN_ERRORS * offset.gain_error
-    low, high = 1 / _LARGEST_GAIN - margin, _LARGEST_GAIN + margin
-    if not np.isfinite(offset.gain) or low <= offset.gain <= high:
+    if _is_one(offset):
         return []
+    told = gyro.images if gyro is not None else None
+    if gyro is not None and told is not None and told.is_sharp:
+        if _is_one(told):
+            return [
+                f'The images turn {offset.gain:.2f} times as far as {offset.source} says, but '
+                f'{told.gain:.2f} times as far as {gyro.topic}: the turning of {offset.source} '
+                'is wrong. Calibrate the odometry, or name another.'
+            ]
+        return [
+            f'The images turn {offset.gain:.2f} times as far as {offset.source} says and '
+            f'{told.gain:.2f} times as far as {gyro.topic}: the focal length of camera_info is '
+            'wrong. Calibrate, and record again or correct the camera_info.'
+        ]
     return [
         f'The images turn {offset.gain:.2f} times as far as {offset.source} says: the focal '
         f'length of camera_info is wrong by that factor, or the turning of {offset.source} is. '
         'Calibrate, and record again or correct the camera_info.'
     ]
+
+
+def _is_one(offset: ClockOffset) -> bool:
+    """Tell whether images turn as far as something else, as far as that is known."""
+    margin = _GAIN_ERRORS * offset.gain_error
+    low, high = 1 / _LARGEST_GAIN - margin, _LARGEST_GAIN + margin
+    return not np.isfinite(offset.gain) or low <= offset.gain <= high
 
 
 def _reasons_of_pictures(found: Findings) -> list[str]:

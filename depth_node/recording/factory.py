@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.frames import CameraFields
+from depth_node.recording.messages import ImuFields
 from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.messages import quaternion_of
 
@@ -113,18 +114,32 @@ class MessageFactory:
         )
 
     def scan(self, scan: LaserScanFields) -> Any:
-        """Make a sensor_msgs/LaserScan without times between rays and without intensities."""
+        """Make a sensor_msgs/LaserScan without intensities."""
         return self._types['sensor_msgs/msg/LaserScan'](
             header=self._header(scan.stamp_ns, scan.frame_id),
             angle_min=scan.angle_min_rad,
             angle_max=scan.angle_max_rad,
             angle_increment=scan.angle_increment_rad,
-            time_increment=0.0,
-            scan_time=0.0,
+            time_increment=float(scan.time_increment_s),
+            scan_time=float(scan.scan_time_s),
             range_min=scan.range_min_m,
             range_max=scan.range_max_m,
             ranges=np.ascontiguousarray(scan.ranges_m, dtype=np.float32),
             intensities=np.zeros(0, dtype=np.float32),
+        )
+
+    def imu(self, imu: ImuFields) -> Any:
+        """Make a sensor_msgs/Imu; what is NaN is marked as not measured, and so is orientation."""
+        types = self._types
+        turns, pushes = imu.angular_velocity_rad_s, imu.linear_acceleration_m_s2
+        return types['sensor_msgs/msg/Imu'](
+            header=self._header(imu.stamp_ns, imu.frame_id),
+            orientation=self._quaternion(np.eye(4)),
+            orientation_covariance=_covariance(False),
+            angular_velocity=self._vector(turns),
+            angular_velocity_covariance=_covariance(bool(np.isfinite(turns).all())),
+            linear_acceleration=self._vector(pushes),
+            linear_acceleration_covariance=_covariance(bool(np.isfinite(pushes).all())),
         )
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
@@ -137,6 +152,13 @@ class MessageFactory:
 
     def _quaternion(self, pose: Pose) -> Any:
         return self._types['geometry_msgs/msg/Quaternion'](*quaternion_of(pose[:3, :3]))
+
+
+def _covariance(measured: bool) -> Pose:
+    """Return an unknown covariance, or the one that says that nothing was measured."""
+    covariance = np.zeros(9)
+    covariance[0] = 0.0 if measured else -1.0
+    return covariance
 
 
 def _floats(values: Pose) -> list[float]:

@@ -43,6 +43,10 @@ class LaserScanFields:
     """Time of the first ray, nanoseconds."""
     frame_id: str
     """Frame of the scanner."""
+    time_increment_s: float = 0.0
+    """Time from ray to ray, seconds; 0 where all rays are of one moment, or that is not known."""
+    scan_time_s: float = 0.0
+    """Time from scan to scan, seconds; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,8 @@ def _scan(message: Any) -> LaserScanFields:
         ranges_m=np.array(message.ranges, dtype=np.float32),
         stamp_ns=_stamp_ns(message.header),
         frame_id=message.header.frame_id,
+        time_increment_s=float(message.time_increment),
+        scan_time_s=float(message.scan_time),
     )
 
 

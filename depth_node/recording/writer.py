@@ -22,6 +22,7 @@ from depth_node.frames import CameraFields
 from depth_node.image_codec import encode_compressed_depth
 from depth_node.image_codec import encode_jpeg
 from depth_node.recording.factory import MessageFactory
+from depth_node.recording.messages import ImuFields
 from depth_node.recording.messages import LaserScanFields
 
 __all__ = ['LaserScanFields', 'RecordingWriter']
@@ -178,6 +179,10 @@ class RecordingWriter:
     def scan(self, topic: str, scan: LaserScanFields) -> None:
         """Write a laser scan under its own stamp and frame."""
         self._write(topic, self._make.scan(scan), scan.stamp_ns)
+
+    def imu(self, topic: str, imu: ImuFields) -> None:
+        """Write what an IMU measured under its own stamp and frame."""
+        self._write(topic, self._make.imu(imu), imu.stamp_ns)
 
     def _write(self, topic: str, message: Any, stamp_ns: int, latched: bool = False) -> None:
         """Serialize a message and append it under its topic."""

@@ -1,8 +1,9 @@
 """A recording of a procedural scene: frames, exact depth, poses, and a laser scan.
 
 Frames: ``odom`` -> ``base_link`` on /odom, ``base_link`` -> ``camera_optical_frame`` and, on a
-robot, ``base_link`` -> ``laser`` on /tf_static.  Depth belongs to the pixels of the image, through
-the same lens.  Further cameras (``rig.py``) take their images at the same moments.
+robot, ``base_link`` -> ``laser`` on /tf_static, with an IMU also ``imu_link``.  Depth belongs to
+the pixels of the image, through the same lens.  Further cameras (``rig.py``) take their images at
+the same moments.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.frames import CameraFields
+from depth_node.recording.messages import ImuFields
 from depth_node.recording.writer import RecordingWriter
+from depth_node.world import inertial
 from depth_node.world import laser
 from depth_node.world import paths
 from depth_node.world import scenes
@@ -57,6 +60,7 @@ BENT_DEPTH_TOPIC = '/camera/depth/image_raw'
 """Of depth that is seen through a lens with distortion."""
 ODOMETRY_TOPIC = '/odom'
 SCAN_TOPIC = '/scan'
+IMU_TOPIC = '/imu'
 CAMERA_FRAME = 'camera_optical_frame'
 BASE_FRAME = 'base_link'
 ODOMETRY_FRAME = 'odom'
@@ -107,6 +111,8 @@ class RecordingSettings:
     """Standard deviation of the noise, of 255."""
     extra_cameras: tuple[CameraMount, ...] = ()
     """Further cameras, like the first one but for where they are."""
+    imu_hz: float = 0.0
+    """Measurements of an IMU per second, 0 for none; 20 to 1000."""
 
 
 def write(
@@ -133,6 +139,8 @@ def write(
     total = len(stage.path.stamps_s)
     with RecordingWriter(path, settings.storage) as writer:
         writer.static_transform(_mounts(stage, settings), _START_NS)
+        for measurement in _inertial(stage, settings):
+            writer.imu(IMU_TOPIC, measurement)
         for index, frames in enumerate(_frames(stage, settings, min(workers, total))):
             _write_moment(writer, stage, settings, index, frames)
             if progress is not None:
@@ -220,6 +228,8 @@ def _check(settings: RecordingSettings) -> None:
         raise SettingsError(who, f'seed {settings.seed}', '0 to 2**32 - 1')
     if settings.jpeg_quality is not None and not 1 <= settings.jpeg_quality <= 100:
         raise SettingsError(who, f'JPEG quality {settings.jpeg_quality}', '1 to 100')
+    if settings.imu_hz and not 20.0 <= settings.imu_hz <= 1000.0:
+        raise SettingsError(who, f'an IMU at {settings.imu_hz:g} Hz', '0, or 20 to 1000 Hz')
     if not 0.0 <= settings.noise <= 50.0:
         raise SettingsError(who, f'noise of {settings.noise}', '0 to 50 grey values')
     check_mounts(settings.extra_cameras)
@@ -232,7 +242,19 @@ def _mounts(stage: _Stage, settings: RecordingSettings) -> list[tuple[str, str, 
         mounts.append((BASE_FRAME, mount.frame_id, pose))
     if settings.carrier == paths.ROBOT:
         mounts.append((BASE_FRAME, LASER_FRAME, _laser_mount()))
+    if settings.imu_hz:
+        mounts.append((BASE_FRAME, inertial.FRAME, inertial.mounted().T_base_imu))
     return mounts
+
+
+def _inertial(stage: _Stage, settings: RecordingSettings) -> list[ImuFields]:
+    """Return all that the IMU measures; nothing where there is none."""
+    if not settings.imu_hz:
+        return []
+    rng = np.random.default_rng((settings.seed, 3))
+    return inertial.measured(
+        stage.path, inertial.mounted(), settings.imu_hz, rng, _START_NS, inertial.FRAME
+    )
 
 
 def _laser_mount() -> Floats:

@@ -22,6 +22,7 @@ from typing import Any
 from depth_node.benchmark import result
 from depth_node.errors import DepthNodeError
 from depth_node.ros.memory import keep_large_buffers
+from finetune_check import gyro_checks
 from finetune_check import learning_checks
 from finetune_check import measures
 from finetune_check import refusals
@@ -32,6 +33,7 @@ from finetune_check.runs import Setting
 CHECKS: dict[str, Callable[[Setting], Row]] = {
     'idle_stretches': measures.idle_stretches,
     'image_delay': measures.image_delay,
+    'gyro': gyro_checks.gyro,
     'measured_scale': measures.measured_scale,
     'stereo': measures.stereo,
     'throughput': measures.throughput,
@@ -48,9 +50,10 @@ _LIVINGROOM = ROOT.parent / 'shared' / 'data' / 'bags' / 'livingroom'
 _LATEST_S = 4 * 3600.0
 """A check that takes longer hangs."""
 PROTOCOL = (
-    'Each check in a process of its own. idle_stretches, image_delay, throughput, node_output '
-    'and the refusals: rendered rooms, 160x120, plumb_bob lens. stereo: 8 s, 320x240, a second '
-    'camera 10 cm to the right that looks 2 degrees inwards, its pose in /tf_static. '
+    'Each check in a process of its own. idle_stretches, image_delay, gyro, throughput, '
+    'node_output and the refusals: rendered rooms, 160x120, plumb_bob lens. gyro: an IMU at 100 '
+    'Hz with bias and noise; for the delays the odometry has no heading. stereo: 8 s, 320x240, a '
+    'second camera 10 cm to the right that looks 2 degrees inwards, its pose in /tf_static. '
     'throughput: loss and gradient of the same batch of 4 by both steps in turns. node_output: '
     'stream, worker, pipeline and outputs of the node without DDS, beside the pipeline that '
     'judges. perfect_model: taught the true depth of the whole recording first. wrong_scale: 24 '
