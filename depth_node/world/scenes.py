@@ -9,6 +9,7 @@ from depth_node.errors import quoted
 from depth_node.world import close_up
 from depth_node.world import indoors
 from depth_node.world import open_air
+from depth_node.world import tabletop
 from depth_node.world.scene import Scene
 
 _MAKERS = {
@@ -18,6 +19,7 @@ _MAKERS = {
     'street': open_air.street,
     'closeup': close_up.table_top,
     'field': open_air.field,
+    'tabletop': tabletop.tabletop,
 }
 KINDS = tuple(_MAKERS)
 
