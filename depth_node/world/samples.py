@@ -23,16 +23,27 @@ from depth_node.world.viewpoints import rolled_shutter
 from depth_node.world.viewpoints import worthwhile_pose
 
 SHARES: Mapping[str, float] = {
-    'room': 0.30,
-    'tabletop': 0.16,
-    'closeup': 0.10,
-    'corridor': 0.06,
-    'warehouse': 0.08,
-    'street': 0.22,
-    'field': 0.08,
+    'room': 0.17,
+    'home': 0.13,
+    'tabletop': 0.15,
+    'closeup': 0.09,
+    'office': 0.05,
+    'corridor': 0.04,
+    'warehouse': 0.05,
+    'workshop': 0.06,
+    'street': 0.10,
+    'underpass': 0.04,
+    'yard': 0.05,
+    'field': 0.03,
+    'slope': 0.04,
 }
 """Kinds that training draws, with their weights."""
-HELD_OUT_SHARES: Mapping[str, float] = {}
+HELD_OUT_SHARES: Mapping[str, float] = {
+    'shop': 0.3,
+    'stairwell': 0.2,
+    'parking': 0.25,
+    'park': 0.25,
+}
 """Kinds that only evaluation draws, with their weights."""
 HELD_OUT_KINDS = tuple(HELD_OUT_SHARES)
 _LARGEST_PX = 8192

@@ -22,7 +22,7 @@ from depth_node.world.textures import texture_bank
 
 Array = NDArray[np.float32]
 
-_REFERENCES = ('collage', 'facade', 'text', 'cloud', 'panel')
+_REFERENCES = ('collage', 'facade', 'cloud')
 
 
 def varied(scene: Scene, rng: np.random.Generator) -> Scene:
