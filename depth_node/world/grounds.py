@@ -61,8 +61,8 @@ def park(rng: np.random.Generator) -> Scene:
         x, y = rng.uniform(-25, 25, 2)
         pond = spot.at(float(x), float(y))
         radius = pond.uniform(2, 9)
-        pond.tube(0, 0, 0, radius, 0.03, pond.new('glass'))
-        pond.tube(0, 0, 0, radius + 0.4, 0.02, pond.some('concrete'))
+        pond.tube(0, 0, 0, radius, 0.04, pond.new('glass'))
+        pond.tube(0, 0, 0, radius + 0.4, 0.03, pond.some('concrete'))
     for _ in range(int(rng.uniform(25, 75))):
         far, angle = 2.0 + 40 * rng.random() ** 1.4, rng.uniform(0, 6.28)
         thing = _PARK[int(rng.integers(len(_PARK)))]
@@ -80,10 +80,12 @@ def _winding_path(build: Builder) -> None:
     x, y = (float(value) for value in rng.normal(0, 4, 2))
     for direction in (1.0, -1.0):
         px, py, angle = x, y, heading if direction > 0 else heading + math.pi
-        for _ in range(9):
+        for k in range(9):
             angle += float(rng.normal(0, 0.3))
             place = build.spot(px, py, 0, angle)
-            place.box(2.0, 0, 0, (4.6, wide, 0.015), material)
+            # Tops at one height would be drawn in an order that depends on the camera.
+            lift = 0.004 + 0.0017 * k + 0.0007 * (direction > 0) + 0.0003 * float(rng.random())
+            place.box(2.0, 0, 0, (4.6, wide, lift), material)
             px, py = px + 4.0 * math.cos(angle), py + 4.0 * math.sin(angle)
 
 

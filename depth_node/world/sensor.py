@@ -76,7 +76,7 @@ def random_sensor(rng: np.random.Generator) -> Sensor:
     motion = rng.normal(0.0, 1.6, 2) if now_and_then(0.15) else np.zeros(2)
     red, green, blue = (float(part) for part in rng.dirichlet((2.0, 4.0, 1.5)))
     return Sensor(
-        exposure=float(np.exp(rng.normal(0.3, 0.45))),
+        exposure=float(np.exp(rng.normal(0.15, 0.5))),
         metering=float(rng.uniform(0.7, 1.0)),
         white_balance=(
             float(np.exp(warm)),

@@ -40,11 +40,30 @@ def vary_light(scene: Scene, rng: np.random.Generator) -> Scene:
     scattered light, lamps without shadows, sky and haze are new.
     """
     outdoors = not np.isfinite(scene.shell.high_m[2])
-    return replace(
+    lit = replace(
         scene,
         light=_key(scene.light, rng),
         surroundings=_surroundings(scene.surroundings, rng, outdoors),
         lamps=_lamps(scene, rng, outdoors),
+    )
+    return _by_torch(lit, rng, outdoors) if rng.random() < 0.08 else lit
+
+
+def _by_torch(scene: Scene, rng: np.random.Generator, outdoors: bool) -> Scene:
+    """Return the scene lit from the camera alone, or nearly: what is far is dark."""
+    rest = np.float32(np.exp(rng.uniform(math.log(0.01), math.log(0.2))))
+    around = scene.surroundings
+    dim = replace(
+        around,
+        ambient=around.ambient * rest,
+        fill=around.fill * rest,
+        horizon=around.horizon * rest,
+        zenith=around.zenith * rest,
+        headlight=float(np.exp(rng.uniform(math.log(0.3), math.log(6.0 if outdoors else 2.0)))),
+        haze=around.haze * rest,
+    )
+    return replace(
+        scene, light=replace(scene.light, color=scene.light.color * rest), surroundings=dim
     )
 
 
@@ -104,7 +123,7 @@ def _surroundings(around: Surroundings, rng: np.random.Generator, outdoors: bool
 
 def _sky(rng: np.random.Generator) -> dict[str, object]:
     """Return a sky of any brightness: by day, at dusk, in storm, of any colour."""
-    level = float(np.exp(rng.uniform(math.log(0.01), math.log(2.0))))
+    level = float(np.exp(rng.uniform(math.log(0.02), math.log(2.5))))
     blue = np.array([rng.uniform(0.2, 0.7), rng.uniform(0.5, 0.9), 1.0])
     zenith = level * blue if rng.random() < 0.5 else color_of(rng, level, 0.4)
     return {

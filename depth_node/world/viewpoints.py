@@ -71,15 +71,16 @@ def worthwhile_pose(scene: Scene, rng: np.random.Generator, camera: CameraModel)
         (_PROBE_PX[0] - 1) / 2,
     )
     rays = Rays(pinhole_slopes(small))
-    # Some pictures of nearly one depth are wanted too: real ones are often such.
-    spread = math.exp(rng.uniform(math.log(1.2), math.log(2.0)))
+    # Real pictures are often of nearly one depth; unasked, most would be of many.
+    least = math.exp(rng.uniform(math.log(1.15), math.log(2.0)))
+    most = least * 1.7 if rng.random() < 0.45 else math.inf
     best, best_score, probed = None, -math.inf, 0
     for _ in range(5 * _TRIES):
         pose = _pose(scene, rng)
         if pose is None:
             continue
         hits = trace(scene.solids, scene.shell, pose, rays)
-        score = _score(hits.depth_m, hits.index, scene.kind, spread)
+        score = _score(hits.depth_m, hits.index, scene.kind, (least, most))
         if score > best_score:
             best, best_score = pose, score
         probed += 1
@@ -92,11 +93,16 @@ def worthwhile_pose(scene: Scene, rng: np.random.Generator, camera: CameraModel)
 
 
 def _score(
-    depth_m: NDArray[np.float32], index: NDArray[np.intp], kind: str, least_spread: float
+    depth_m: NDArray[np.float32],
+    index: NDArray[np.intp],
+    kind: str,
+    wanted: tuple[float, float],
 ) -> float:
     """Return 1 or more for a view that may be used.
 
     One surface that fills the frame has no scale, so several depths and things are wanted.
+
+    :param wanted: least and largest ratio of far to near parts of the picture.
     """
     depth = np.minimum(depth_m, FARTHEST_M)
     near, far = np.percentile(depth, (10, 90))
@@ -105,8 +111,9 @@ def _score(
         return 0.0
     _, counts = np.unique(index, return_counts=True)
     things = min(int((counts >= 2).sum()), 6) / (3 if kind in NEAR_KINDS else 4)
-    spread = math.log(max(float(far / near), 1.01)) / math.log(least_spread)
-    return min(things, spread, float(near) / nearest / 1.5)
+    spread = math.log(max(float(far / near), 1.01))
+    narrow, wide = spread / math.log(wanted[0]), math.log(wanted[1]) / spread
+    return min(things, narrow, wide, float(near) / nearest / 1.5)
 
 
 def _pose(scene: Scene, rng: np.random.Generator) -> Floats | None:
