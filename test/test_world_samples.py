@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from depth_node.world import variation
 from depth_node.world import viewpoints
 from depth_node.world.render import render
 from depth_node.world.scene import Lamp
+from depth_node.world.scene import look_at
 from depth_node.world.sensor import Sensor
 from depth_node.world.sensor import develop
 from depth_node.world.tracing import Rays
@@ -38,8 +40,8 @@ def scene():
 
 
 @pytest.fixture(scope='module')
-def pose(scene):
-    return viewpoints.worthwhile_pose(scene, rng_of(3), CAMERA)
+def pose():
+    return look_at(np.array([-2.5, -1.5, 1.2]), np.array([2.0, 1.0, 0.5]))
 
 
 def linear(scene, pose, sensor=FIXED):
@@ -241,3 +243,29 @@ def test_mono_cameras_have_no_colour_and_their_own_sensitivity():
     blue = develop(light.copy(), replace(FIXED, mono=(0.0, 0.0, 1.0)), None)
     assert (red[..., 0] == red[..., 1]).all() and (red[..., 0] == red[..., 2]).all()
     assert red.mean() > 2 * blue.mean()
+
+
+def test_the_contact_sheet_shows_pictures_above_their_depth(tmp_path, monkeypatch):
+    from depth_node.tools import world
+
+    monkeypatch.setattr(world, '_SHEET_ROWS', 1)
+    monkeypatch.setattr(world, '_SHEET_COLUMNS', 3)
+    monkeypatch.setattr(world, '_SHEET_PX', (24, 32))
+    assert world.main(['--contact-sheet', str(tmp_path / 'sheet.png'), '--seed', '4']) == 0
+    sheet = cv2.imread(str(tmp_path / 'sheet.png'))
+    first = samples.draw(rng_of(4), 24, 32, supersample=2.0)[0]
+    np.testing.assert_array_equal(sheet[:24, :32, ::-1], first.rgb)
+    black = (sheet[24:, :32] == 0).all(axis=2)
+    np.testing.assert_array_equal(black, np.isinf(first.depth_m))
+    assert world.main(['--contact-sheet', str(tmp_path / 'sheet.jpg')]) == 0
+    assert (tmp_path / 'sheet.jpg').read_bytes()[:2] == b'\xff\xd8'
+
+
+@pytest.mark.parametrize('name', ['nowhere/sheet.jpg', 'sheet', 'sheet.txt'])
+def test_a_contact_sheet_that_cannot_be_written_is_refused(tmp_path, monkeypatch, capsys, name):
+    from depth_node.tools import world
+
+    monkeypatch.setattr(world, '_SHEET_ROWS', 1)
+    monkeypatch.setattr(world, '_SHEET_COLUMNS', 1)
+    assert world.main(['--contact-sheet', str(tmp_path / name)]) == 1
+    assert '--contact-sheet' in capsys.readouterr().err
