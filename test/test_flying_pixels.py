@@ -100,7 +100,7 @@ def test_unknown_pixels_stay_unknown_and_a_step_of_0_keeps_all() -> None:
 
 def test_on_exact_depth_flying_points_go_and_others_stay() -> None:
     rng = np.random.default_rng(11)
-    views = [samples.draw(rng, 480, 640)[0] for _ in range(4)]
+    views = [samples.draw(rng, 480, 640)[0] for _ in range(8)]
     for seen in ('exact', 'averaged', 'blurred'):
         count = edges.counted(views, (256, 192), seen, (STEP,))[0]
         assert count.flying > 500

@@ -228,7 +228,8 @@ def test_a_frame_warped_by_depth_and_pose_matches_the_next(kind):
     still = np.median(np.abs(other - grey)[inside])
     warped = np.median(np.abs(seen - grey)[inside])
     assert warped < 2.5
-    assert warped < 0.6 * still + 0.5
+    if still > 2.0:  # else the picture is too plain to tell
+        assert warped < 0.6 * still + 0.5
 
 
 def test_the_scan_agrees_with_the_depth_image_at_its_height():

@@ -1,7 +1,7 @@
 """Make recordings of procedural scenes, or a sheet of training samples.
 
 ``python -m depth_node.tools.world OUT --kind room --seed 1`` writes a rosbag2 folder with frames,
-exact depth, poses and a laser scan; ``--contact-sheet FILE.png`` shows what training sees.
+exact depth, poses and a laser scan; ``--contact-sheet FILE.jpg`` shows what training sees.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from depth_node.world.scenes import KINDS
 _SHEET_COLUMNS = 8
 _SHEET_ROWS = 5
 _SHEET_PX = (144, 192)
+_SHEET_QUALITY = 80
 _SHOWN_M = (0.3, 80.0)
 
 
@@ -102,8 +103,15 @@ def _write_sheet(path: Path, seed: int) -> str:
         drawn = [samples.draw(rng, *_SHEET_PX, supersample=2.0)[0] for _ in range(_SHEET_COLUMNS)]
         rows.append(np.hstack([sample.rgb[..., ::-1] for sample in drawn]))
         rows.append(np.hstack([_depth_picture(sample.depth_m) for sample in drawn]))
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise SettingsError('option --contact-sheet', quoted(str(path)), 'a picture to write')
+    quality = (cv2.IMWRITE_JPEG_QUALITY, _SHEET_QUALITY)
+    try:
+        written = cv2.imwrite(str(path), np.vstack(rows), quality)
+    except cv2.error:
+        written = False
+    if not written:
+        raise SettingsError(
+            'option --contact-sheet', quoted(str(path)), 'a .jpg or .png in a folder that is there'
+        )
     return f'wrote {path}'
 
 
@@ -124,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     default = recording.RecordingSettings()
     add = parser.add_argument
     add('out', type=Path, nargs='?', help='rosbag2 folder to make')
-    add('--contact-sheet', type=Path, metavar='FILE.png', help='write a grid of training samples')
+    add('--contact-sheet', type=Path, metavar='FILE.jpg', help='write a grid of training samples')
     add('--kind', choices=KINDS, default=default.kind, help='kind of scene')
     add('--seed', type=int, default=default.seed, help='another seed is another scene')
     add('--seconds', type=float, default=default.seconds, help='duration')

@@ -109,6 +109,11 @@ class Spot:
         """Return the scene's source of choices."""
         return self._builder.rng
 
+    @property
+    def rotation(self) -> Floats:
+        """Return the rotation (3, 3) from this frame to the world."""
+        return self._rotation
+
     def at(self, x: float, y: float, z: float = 0.0, yaw_rad: float = 0.0) -> Spot:
         """Return a frame at a point of this one."""
         origin = self.origin + self._rotation @ np.array([x, y, z])

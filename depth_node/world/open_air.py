@@ -35,7 +35,7 @@ def street(rng: np.random.Generator) -> Scene:
     if rng.random() < 0.12:
         _bridge(spot, road)
     outdoors.skyline(spot, 110)
-    return _finish('street', build, 'asphalt', 45.0, (30.0, road / 2 + walk * 0.7))
+    return finish('street', build, 'asphalt', 45.0, (30.0, road / 2 + walk * 0.7))
 
 
 def field(rng: np.random.Generator) -> Scene:
@@ -64,7 +64,7 @@ def field(rng: np.random.Generator) -> Scene:
         )
         outdoors.house(barn, 14, 9, 1)
     outdoors.skyline(spot, 90)
-    return _finish('field', build, 'grass' if rng.random() < 0.6 else 'earth', 35.0, (12.0, 12.0))
+    return finish('field', build, 'grass' if rng.random() < 0.6 else 'earth', 35.0, (12.0, 12.0))
 
 
 def _country_thing(spot: Spot) -> None:
@@ -187,9 +187,15 @@ def _bridge(spot: Spot, road: float) -> None:
         spot.box(x, y, 0, (wide * 0.8, 0.9, 5), material)
 
 
-def _finish(
+def finish(
     kind: str, build: Builder, ground: str, radius: float, walk: tuple[float, float]
 ) -> Scene:
+    """Give open country its ground and light and return the scene.
+
+    :param ground: look of the ground.
+    :param radius: metres around the origin within which the sun casts shadows.
+    :param walk: half sizes along x and y of the part where cameras are, metres.
+    """
     rng = build.rng
     low = np.array([-np.inf, -np.inf, 0.0])
     shell = Shell(low, np.full(3, np.inf), np.full((3, 2), build.palette.new(ground), np.intp))

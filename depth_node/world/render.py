@@ -60,7 +60,7 @@ def render(
             (rays.width, rays.height),
             interpolation=cv2.INTER_AREA,
         )
-    return Rendered(develop(light, sensor, rng), hits.depth_m)
+    return Rendered(develop(light, sensor, rng, hits.depth_m), hits.depth_m)
 
 
 def _cut(hits: Hits) -> Hits:

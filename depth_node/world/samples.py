@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.errors import SettingsError
+from depth_node.errors import quoted
 from depth_node.frames import CameraModel
-from depth_node.world.render import FARTHEST_M
 from depth_node.world.render import render
 from depth_node.world.scene import Scene
-from depth_node.world.scene import look_at
+from depth_node.world.scenes import KINDS
 from depth_node.world.scenes import make
 from depth_node.world.sensor import random_sensor
-from depth_node.world.solids import Floats
-from depth_node.world.solids import clearance_m
-from depth_node.world.tracing import Rays
-from depth_node.world.tracing import trace
+from depth_node.world.variation import varied
+from depth_node.world.viewpoints import pinhole_slopes as pinhole_slopes
+from depth_node.world.viewpoints import random_camera
+from depth_node.world.viewpoints import rolled_shutter
+from depth_node.world.viewpoints import worthwhile_pose
 
-SHARES = {
-    'room': 0.40,
-    'closeup': 0.14,
-    'corridor': 0.08,
-    'warehouse': 0.10,
-    'street': 0.22,
-    'field': 0.06,
+SHARES: Mapping[str, float] = {
+    'room': 0.17,
+    'home': 0.13,
+    'tabletop': 0.15,
+    'closeup': 0.09,
+    'office': 0.05,
+    'corridor': 0.04,
+    'warehouse': 0.05,
+    'workshop': 0.06,
+    'street': 0.10,
+    'underpass': 0.04,
+    'yard': 0.05,
+    'field': 0.03,
+    'slope': 0.04,
 }
+"""Kinds that training draws, with their weights."""
+HELD_OUT_SHARES: Mapping[str, float] = {
+    'shop': 0.3,
+    'stairwell': 0.2,
+    'parking': 0.25,
+    'park': 0.25,
+}
+"""Kinds that only evaluation draws, with their weights."""
+HELD_OUT_KINDS = tuple(HELD_OUT_SHARES)
 _LARGEST_PX = 8192
-_PROBE_PX = (12, 16)
-_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -54,15 +69,17 @@ def draw(
     width: int,
     views_per_scene: int = 1,
     supersample: float = 1.0,
+    shares: Mapping[str, float] = SHARES,
 ) -> list[Sample]:
-    """Draw a scene of a random kind and look at it from several places.
+    """Draw a scene of a random kind and look at it from several places, each in another light.
 
     :param rng: source of all choices; equal generators give equal samples.
     :param height: rows, 2 to 8192.
     :param width: columns, 2 to 8192.
-    :param views_per_scene: samples to return; building a scene takes about as long as two views.
+    :param views_per_scene: samples to return; building a scene takes about as long as one view.
     :param supersample: rays per pixel and axis for the colors; above 1 edges are smooth.
-    :raises SettingsError: when a size or a count is out of range.
+    :param shares: weights of the kinds of scenes; :data:`HELD_OUT_SHARES` for evaluation.
+    :raises SettingsError: when a size, a count, a kind or a weight is out of range.
     """
     if not (2 <= height <= _LARGEST_PX and 2 <= width <= _LARGEST_PX):
         raise SettingsError(
@@ -70,157 +87,37 @@ def draw(
         )
     if views_per_scene < 1:
         raise SettingsError('views_per_scene', str(views_per_scene), 'at least 1')
-    kinds = list(SHARES)
-    kind = kinds[int(rng.choice(len(kinds), p=list(SHARES.values())))]
-    scene = make(kind, rng)
+    scene = make(_kind(rng, shares), rng)
     return [_view(scene, rng, height, width, supersample) for _ in range(views_per_scene)]
+
+
+def _kind(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+    for kind, weight in shares.items():
+        if kind not in KINDS:
+            raise SettingsError('kind of samples', quoted(kind), f'one of {", ".join(KINDS)}')
+        if not 0 <= weight < np.inf:
+            raise SettingsError(f'share of {kind}', str(weight), 'a weight of at least 0')
+    total = sum(shares.values())
+    if total <= 0:
+        raise SettingsError('shares of samples', str(dict(shares)), 'a kind with a weight above 0')
+    weights = np.array(list(shares.values())) / total
+    return list(shares)[int(rng.choice(len(weights), p=weights))]
 
 
 def _view(
     scene: Scene, rng: np.random.Generator, height: int, width: int, supersample: float
 ) -> Sample:
-    camera = _camera(rng, height, width)
-    pose = _worthwhile_pose(scene, rng, camera)
+    camera = random_camera(rng, height, width)
+    pose = worthwhile_pose(scene, rng, camera)
+    slopes = pinhole_slopes(camera)
+    if rng.random() < 0.06:
+        slopes = rolled_shutter(slopes, float(rng.normal(0.0, 0.06)))
     rendered = render(
-        scene,
+        varied(scene, rng),
         pose,
-        pinhole_slopes(camera),
+        slopes,
         supersample=supersample,
         sensor=random_sensor(rng),
         rng=rng,
     )
     return Sample(rendered.rgb, rendered.depth_m, camera, scene.kind)
-
-
-def pinhole_slopes(camera: CameraModel) -> NDArray[np.float64]:
-    """Return x/z and y/z of every pixel centre, (H, W, 2)."""
-    x = (np.arange(camera.width) - camera.cx) / camera.fx
-    y = (np.arange(camera.height) - camera.cy) / camera.fy
-    return np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=2)
-
-
-def _camera(rng: np.random.Generator, height: int, width: int) -> CameraModel:
-    """Return a camera with a horizontal field of view of 45 to 112 degrees, mostly 55 to 85."""
-    degrees = rng.uniform(48, 112) if rng.random() < 0.3 else rng.uniform(55, 85)
-    focal = width / (2 * math.tan(math.radians(degrees) / 2))
-    x, y = 1 + 0.03 * rng.normal(size=2).clip(-2, 2)
-    return CameraModel(
-        width,
-        height,
-        focal,
-        focal * float(rng.uniform(0.99, 1.01)),
-        (width - 1) / 2 * float(x),
-        (height - 1) / 2 * float(y),
-    )
-
-
-def _worthwhile_pose(scene: Scene, rng: np.random.Generator, camera: CameraModel) -> Floats:
-    """Return a pose from which there is something to see; the best of some tries."""
-    small = CameraModel(
-        _PROBE_PX[1],
-        _PROBE_PX[0],
-        camera.fx * _PROBE_PX[1] / camera.width,
-        camera.fy * _PROBE_PX[0] / camera.height,
-        (_PROBE_PX[1] - 1) / 2,
-        (_PROBE_PX[0] - 1) / 2,
-    )
-    rays = Rays(pinhole_slopes(small))
-    best, best_score = None, -math.inf
-    for _ in range(_TRIES):
-        pose = _pose(scene, rng)
-        if pose is None:
-            continue
-        hits = trace(scene.solids, scene.shell, pose, rays)
-        score = _score(hits.depth_m, hits.index, scene.kind)
-        if score > best_score:
-            best, best_score = pose, score
-        if score >= 1.0:
-            break
-    if best is None:
-        above = scene.center_m + np.array([0.0, 0.0, 1.2])
-        return look_at(above, scene.center_m + np.array([0.8, 0.0, 0.3]))
-    return best
-
-
-def _score(depth_m: NDArray[np.float32], index: NDArray[np.intp], kind: str) -> float:
-    """Return 1 or more for a view that may be used.
-
-    One surface that fills the frame has no scale, so several depths and things are wanted.
-    """
-    depth = np.minimum(depth_m, FARTHEST_M)
-    near, far = np.percentile(depth, (10, 90))
-    nearest = 0.12 if kind == 'closeup' else 0.3
-    if float(depth.min()) < nearest:
-        return 0.0
-    _, counts = np.unique(index, return_counts=True)
-    things = min(int((counts >= 2).sum()), 6) / 4
-    spread = math.log(max(float(far / near), 1.01)) / math.log(1.7)
-    return min(things, spread, float(near) / nearest / 1.5)
-
-
-def _pose(scene: Scene, rng: np.random.Generator) -> Floats | None:
-    """Return a random pose (4, 4) of the camera that keeps clear of everything, or None."""
-    if scene.kind == 'closeup':
-        position = _around_table(scene, rng)
-    else:
-        flat = rng.uniform(scene.walk_low_m, scene.walk_high_m)
-        position = np.array([flat[0], flat[1], _camera_height(scene, rng)])
-    margin = 0.1 if scene.kind == 'closeup' else 0.25
-    if position[2] < 0.3:
-        margin = 0.08
-    if clearance_m(scene.solids, scene.shell, position[None])[0] < margin:
-        return None
-    return look_at(position, _target(scene, rng, position), _roll(rng))
-
-
-def _camera_height(scene: Scene, rng: np.random.Generator) -> float:
-    """Return the height of a small robot, a wheeled base, a vehicle or a person's hand."""
-    kind = rng.random()
-    if kind < 0.2:
-        height = rng.uniform(0.1, 0.35)
-    elif kind < 0.55:
-        height = rng.uniform(0.35, 1.1)
-    elif kind < 0.95 or scene.kind in ('room', 'corridor'):
-        height = rng.uniform(1.1, 1.9)
-    else:
-        height = rng.uniform(1.9, 3.5)
-    top = scene.shell.high_m[2]
-    return float(min(height, top - 0.4) if np.isfinite(top) else height)
-
-
-def _around_table(scene: Scene, rng: np.random.Generator) -> Floats:
-    distance, angle = rng.uniform(0.3, 1.1), rng.uniform(0, 2 * math.pi)
-    height = rng.uniform(0.15, 1.3)
-    flat = distance * math.cos(height)
-    offset = (flat * math.cos(angle), flat * math.sin(angle), distance * math.sin(height))
-    return np.asarray(scene.center_m + offset, float)
-
-
-def _target(scene: Scene, rng: np.random.Generator, position: Floats) -> Floats:
-    """Return the point that the camera looks at."""
-    if scene.kind == 'closeup':
-        return np.asarray(scene.center_m + rng.normal(0, (0.2, 0.2, 0.05)), float)
-    kind, target = rng.random(), scene.center_m.copy()
-    spread = (scene.walk_high_m - scene.walk_low_m) * 0.2
-    target[:2] += rng.normal(0, 1, 2) * spread
-    if kind < 0.3 and len(scene.solids.kind):
-        near = np.linalg.norm(scene.solids.center_m - position, axis=1)
-        close = np.flatnonzero((near > 0.5) & (near < 12))
-        if len(close):
-            target = scene.solids.center_m[close[int(rng.integers(len(close)))]].copy()
-    elif scene.kind in ('street', 'corridor', 'warehouse') and kind < 0.75:
-        ahead = 20.0 * (1 if rng.random() < 0.5 else -1)
-        target = position + np.array([ahead, rng.normal(0, 4), 0.0])
-    away = target - position
-    distance = max(float(np.hypot(away[0], away[1])), 0.5)
-    pitch = rng.normal(-0.1, 0.12)
-    if rng.random() < 0.18:
-        pitch = -rng.uniform(0.2, 0.8)
-    target[2] = position[2] + distance * math.tan(pitch)
-    if np.hypot(away[0], away[1]) < 0.3:
-        target[0] += 0.5
-    return np.asarray(target, float)
-
-
-def _roll(rng: np.random.Generator) -> float:
-    return float(rng.normal(0, 0.2) if rng.random() < 0.12 else rng.normal(0, 0.03))

@@ -53,6 +53,21 @@ class Light:
     openings_m: Floats
     """(n, 2, 3) low and high corners of flat windows through which alone the sun shines; n = 0
     where nothing stops it."""
+    pattern: Array | None = None
+    """(S, S) share of the light that passes per direction, of the size of ``shadow``: blinds,
+    twigs, a window; None where everything passes."""
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A further light that casts no shadows."""
+
+    position_m: Array
+    """(3,) world coordinates."""
+    color: Array
+    """(3,) twice the irradiance at ``reach_m``."""
+    reach_m: float
+    """Distance at which it has lost half of the light that it gives next to it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,10 @@ class Surroundings:
     """(3,) color that distance fades into."""
     haze_m: float
     """Distance after which 63 % of the light is haze."""
+    mirror: float = 0.0
+    """Strength of an invented environment in shiny surfaces; 0 leaves only the key light's."""
+    mirror_texture: int = 0
+    """Number of the texture that the invented environment shows."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,8 @@ class Scene:
     """(2,) least x and y where a camera may be."""
     walk_high_m: Floats
     """(2,) largest x and y where a camera may be."""
+    lamps: tuple[Lamp, ...] = ()
+    """Further lights."""
 
 
 def look_at(position_m: Floats, target_m: Floats, roll_rad: float = 0.0) -> Floats:

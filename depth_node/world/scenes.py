@@ -7,8 +7,11 @@ import numpy as np
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
 from depth_node.world import close_up
+from depth_node.world import grounds
 from depth_node.world import indoors
 from depth_node.world import open_air
+from depth_node.world import open_plan
+from depth_node.world import tabletop
 from depth_node.world.scene import Scene
 
 _MAKERS = {
@@ -18,6 +21,17 @@ _MAKERS = {
     'street': open_air.street,
     'closeup': close_up.table_top,
     'field': open_air.field,
+    'tabletop': tabletop.tabletop,
+    'home': open_plan.home,
+    'office': open_plan.office,
+    'shop': open_plan.shop,
+    'workshop': open_plan.workshop,
+    'stairwell': open_plan.stairwell,
+    'yard': grounds.yard,
+    'park': grounds.park,
+    'parking': grounds.parking,
+    'underpass': grounds.underpass,
+    'slope': grounds.slope,
 }
 KINDS = tuple(_MAKERS)
 

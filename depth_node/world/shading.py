@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.world.scene import COVER_STEEPNESS_PER_M
+from depth_node.world.scene import Lamp
 from depth_node.world.scene import Light
 from depth_node.world.scene import Scene
 from depth_node.world.scene import View
@@ -16,6 +17,7 @@ from depth_node.world.surface import Vector
 from depth_node.world.surface import directions
 from depth_node.world.surface import dot
 from depth_node.world.surface import surface_of
+from depth_node.world.textures import TextureBank
 from depth_node.world.textures import texture_bank
 from depth_node.world.tracing import Hits
 from depth_node.world.tracing import Rays
@@ -23,6 +25,7 @@ from depth_node.world.tracing import Rays
 _SHADOW_BIAS_M = 0.004
 _STAIN_SCALE = 2.7
 _BESIDE_M = np.float32(0.2)
+_MIRRORING = 0.25
 
 Array = NDArray[np.float32]
 
@@ -52,6 +55,7 @@ def _lit(scene: Scene, surface: Surface, depth: Array, rays: Rays) -> Array:
         + surface.normal[2] * toward[2],
         0.0,
     )
+    lamps = [(lamp.color, _lamp_strength(lamp, surface)) for lamp in scene.lamps]
     head = around.headlight * surface.facing / (0.2 + (depth * np.float32(0.5)) ** 2)
     upward = open_sky * (0.8 + 0.2 * surface.normal[2])
     materials, number = scene.materials, surface.material
@@ -62,9 +66,57 @@ def _lit(scene: Scene, surface: Surface, depth: Array, rays: Rays) -> Array:
         light = key * scene.light.color[k]
         light += fill * around.fill[k]
         light += upward * around.ambient[k]
+        for tint, strength in lamps:
+            light += strength * tint[k]
         light += head + glow
         color[..., k] = albedo[..., k] * light + shine * scene.light.color[k]
+    if around.mirror > 0:
+        _add_mirrored(scene, color, surface, rays.width)
     return color
+
+
+def _lamp_strength(lamp: Lamp, surface: Surface) -> Array:
+    """Return the share of a lamp's light that reaches the surface."""
+    x, y, z = (np.float32(lamp.position_m[k]) - surface.position[k] for k in range(3))
+    squared = dot((x, y, z), (x, y, z)) + np.float32(1e-4)
+    cosine = np.maximum(dot(surface.normal, (x, y, z)) / np.sqrt(squared), 0.0)
+    reach = np.float32(lamp.reach_m**2)
+    return np.asarray(cosine * (reach / (reach + squared)), np.float32)
+
+
+def _add_mirrored(scene: Scene, color: Array, surface: Surface, width: int) -> None:
+    """Add what shiny surfaces mirror: an invented environment, for the true one costs a view."""
+    shine = scene.materials.shine.take(surface.material)
+    rows, columns = np.nonzero(shine > _MIRRORING)
+    if not len(rows):
+        return
+    around, bank = scene.surroundings, texture_bank()
+    normal = [part[rows, columns][:, None] for part in surface.normal]
+    way = [part[rows, columns][:, None] for part in surface.toward]
+    facing = surface.facing[rows, columns][:, None]
+    x, y, z = (2 * facing * n - w for n, w in zip(normal, way, strict=True))
+    number = np.full(x.shape, around.mirror_texture)
+    footprint = np.full(x.shape, 1.5 / width, np.float32)
+    seen = _lookup_rows(bank, number, np.arctan2(y, x), z, footprint)
+    fresnel = 0.06 + 0.94 * (1 - facing) ** 4
+    strength = np.minimum(shine[rows, columns][:, None], 1.0) * np.float32(around.mirror) * fresnel
+    bright = around.ambient + (around.fill + 0.3 * scene.light.color) * np.maximum(z, 0.0)
+    color[rows, columns] *= 1 - 0.5 * strength
+    color[rows, columns] += strength * bright * seen * np.float32(1 / 127.5)
+
+
+def _lookup_rows(
+    bank: TextureBank, number: NDArray[np.intp], u: Array, v: Array, footprint: Array
+) -> Array:
+    """Look up a column of any length; OpenCV refuses more than 32767 rows."""
+    step = 32000
+    parts = [
+        bank.lookup(
+            number[k : k + step], u[k : k + step], v[k : k + step], footprint[k : k + step]
+        )
+        for k in range(0, len(number), step)
+    ]
+    return np.concatenate(parts)[:, 0].astype(np.float32)
 
 
 def _albedo(scene: Scene, surface: Surface, depth: Array, rays: Rays) -> Array:
@@ -104,7 +156,7 @@ def _key_light(light: Light, surface: Surface) -> tuple[Array, Array]:
     to_light = (x, y, z)
     squared = dot(to_light, to_light)
     cosine = np.maximum(dot(surface.normal, to_light) / np.sqrt(squared), 0.0)
-    strength = _visibility(light.shadow, surface.position, cosine)
+    strength = _visibility(light.shadow, surface.position, cosine, light.pattern)
     if light.reach_m > 0:
         reach = np.float32(light.reach_m**2)
         strength *= np.float32(2.0) * reach / (reach + squared)
@@ -128,7 +180,9 @@ def _in_view(view: View, position: Vector) -> Vector:
     return x / z * scale + half, y / z * scale + half, z
 
 
-def _visibility(view: View, position: Vector, cosine: Array) -> Array:
+def _visibility(
+    view: View, position: Vector, cosine: Array, pattern: Array | None = None
+) -> Array:
     """Return 1 in light, 0 in shadow, between at the edge of a shadow."""
     column, row, depth = _in_view(view, position)
     size = view.values.shape[0]
@@ -150,7 +204,16 @@ def _visibility(view: View, position: Vector, cosine: Array) -> Array:
         (size + 1, right * down),
     ):
         lit += weight * (flat.take(corner + step) >= limit)
-    return np.where(inside, lit, np.float32(1.0))
+    visible = np.where(inside, lit, np.float32(1.0))
+    if pattern is not None:
+        visible *= cv2.remap(
+            pattern,
+            column.astype(np.float32, copy=False),
+            row.astype(np.float32, copy=False),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    return visible
 
 
 def _through_openings(openings: Floats, position: Vector, to_light: Vector) -> Array:

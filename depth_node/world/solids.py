@@ -8,6 +8,7 @@ World frame: x and y level, z up, metres.  Each solid is the image of a unit sol
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +40,26 @@ class Solids:
     """(P, 3) material of the faces across each axis; a cylinder's side is axis 0."""
 
     def to_unit(self) -> Floats:
-        """Return (P, 3, 4) maps from the world into the unit solids."""
+        """Return (P, 3, 4) maps from the world into the unit solids; computed once."""
+        return self._to_unit
+
+    @cached_property
+    def _to_unit(self) -> Floats:
         linear = np.swapaxes(self.rotation, 1, 2) / self.half_m[:, :, None]
         offset = -(linear @ self.center_m[:, :, None])
         return np.concatenate([linear, offset], axis=2)
 
+    @cached_property
+    def reach_m(self) -> Floats:
+        """(P, 3) half sizes of the upright boxes around the solids."""
+        return np.asarray((np.abs(self.rotation) @ self.half_m[:, :, None])[:, :, 0], float)
+
     def corners_m(self) -> Floats:
-        """Return (P, 8, 3) world corners of the solids' own boxes."""
+        """Return (P, 8, 3) world corners of the solids' own boxes; computed once."""
+        return self._corners_m
+
+    @cached_property
+    def _corners_m(self) -> Floats:
         signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
         local = signs[None] * self.half_m[:, None, :]
         world = local @ np.swapaxes(self.rotation, 1, 2)
@@ -96,6 +110,6 @@ def clearance_m(solids: Solids, shell: Shell, points_m: Floats) -> Floats:
 
 def _near(solids: Solids, low_m: Floats, high_m: Floats) -> NDArray[np.bool_]:
     """Mark the solids that may come within the farthest clearance of an upright box."""
-    reach = (np.abs(solids.rotation) @ solids.half_m[:, :, None])[:, :, 0] + FARTHEST_CLEARANCE_M
+    reach = solids.reach_m + FARTHEST_CLEARANCE_M
     beside = (solids.center_m - reach > high_m) | (solids.center_m + reach < low_m)
     return np.asarray(~beside.any(axis=1), bool)

@@ -42,6 +42,8 @@ class Surface:
     """Cosine between the normal and the way to the camera."""
     ray_length: Array
     """Length of the ray of depth 1."""
+    toward: Vector
+    """Unit vector to the camera."""
     shell_axis: Index
     """Axis of the shell plane, -1 on solids."""
 
@@ -80,6 +82,7 @@ def surface_of(
     _correct_round_ones(scene, index, local, normal, u, slot)
     material = np.concatenate([solids.material.ravel(), scene.shell.material.ravel()])
     length = np.sqrt(dot(ways, ways))
+    back = np.asarray(np.float32(-1.0) / length, np.float32)
     # Equal things next to each other would show the same piece of their texture.
     shift = (index * np.float32(0.37)) % np.float32(1.0) * (~on_shell)
     x, y, z = (np.float32(T_world_camera[k, 3]) + depth * ways[k] for k in range(3))
@@ -91,8 +94,14 @@ def surface_of(
         v,
         np.clip(-dot(normal, ways) / length, 0.02, 1.0),
         length,
+        _scaled(ways, back),
         np.where(on_shell, axis, -1),
     )
+
+
+def _scaled(vector: Vector, factor: Array) -> Vector:
+    x, y, z = (np.asarray(part * factor, np.float32) for part in vector)
+    return x, y, z
 
 
 def _picked(axis: Index, vector: Vector) -> Array:

@@ -173,13 +173,33 @@ def _solids_depth(
         np.copyto(index[where], i, where=nearer)
 
 
+def _in_front(
+    solids: Solids,
+    T: Floats,  # noqa: N803
+    rays: Rays,
+) -> NDArray[np.bool_]:
+    """Mark the solids (P,) whose balls may reach into the image: most of a scene does not."""
+    x, y, z = ((solids.center_m - T[:3, 3]) @ T[:3, :3]).T
+    radius = np.sqrt((solids.half_m**2).sum(axis=1)) + _NEAR_M
+    marked = z > -radius
+    for side, slopes in ((x, rays.x), (y, rays.y)):
+        for least, sign in ((float(slopes.max()), 1.0), (-float(slopes.min()), -1.0)):
+            # beyond the plane through the camera and the image's border
+            beyond = (sign * side - least * z) / np.sqrt(1 + least * least)
+            marked &= beyond < radius + 1e-4 * np.abs(z)
+    return np.asarray(marked, bool)
+
+
 def _visible(
     solids: Solids,
     T: Floats,  # noqa: N803
     rays: Rays,
 ) -> tuple[Floats, NDArray[np.intp]]:
     """Return the least depth (P,) of each solid's box and its rectangle (P, 4) in the image."""
-    corners = (solids.corners_m() - T[:3, 3]) @ T[:3, :3]
+    everywhere = (solids.corners_m() - T[:3, 3]) @ T[:3, :3]
+    nearest = everywhere[..., 2].min(axis=1)
+    which = np.flatnonzero(_in_front(solids, T, rays))
+    corners = everywhere[which]
     z = corners[..., 2]
     front = z > _NEAR_M
     a, b = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
@@ -192,7 +212,9 @@ def _visible(
     slopes = points[..., :2] / np.where(valid, points[..., 2:], 1.0)
     low = np.where(valid, slopes, np.inf).min(axis=1)
     high = np.where(valid, slopes, -np.inf).max(axis=1)
-    return z.min(axis=1), rays.spans(low, high)
+    spans = np.zeros((len(nearest), 4), np.intp)
+    spans[which] = rays.spans(low, high)
+    return nearest, spans
 
 
 def _box(origin: Floats, linear: Floats, rays: Rays, where: Rectangle) -> Array:
