@@ -18,6 +18,9 @@ from depth_node.errors import RecordingError  # noqa: E402
 from depth_node.networks import registry  # noqa: E402
 from depth_node.networks.specification import Identity  # noqa: E402
 from depth_node.pretraining import batches as batches_room  # noqa: E402
+from depth_node.pretraining.augmentation import AugmentationSettings  # noqa: E402
+from depth_node.pretraining.augmentation import reframed  # noqa: E402
+from depth_node.pretraining.augmentation import relit  # noqa: E402
 from depth_node.pretraining.batches import BatchSpec  # noqa: E402
 from depth_node.pretraining.batches import batches  # noqa: E402
 from depth_node.pretraining.bundling import bundle  # noqa: E402
@@ -41,7 +44,6 @@ SPEC = BatchSpec(
     shapes=((32, 64),),
     shares=(1.0,),
     focal_per_height=1.0,
-    range_m=(0.15, 80.0),
     reuse=1,
     pool=4,
     views_per_scene=2,
@@ -113,37 +115,97 @@ def test_depth_is_taken_to_the_focal_length_of_the_card(monkeypatch: pytest.Monk
     monkeypatch.setattr(batches_room.samples, 'draw', draw)
     batch = next(batches(SPEC, 0, 0))
     fx = 64 / 2 / math.tan(0.5)
-    np.testing.assert_allclose(batch.log_depth.exp(), 4.0 * 32.0 / fx, rtol=1e-5)
+    np.testing.assert_allclose(batch.depth, 4.0 * 32.0 / fx, rtol=1e-5)
 
 
 def test_batches_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
     first, again, other = (next(batches(SPEC, seed, 0)) for seed in (3, 3, 4))
     assert torch.equal(first.image, again.image)
-    assert torch.equal(first.log_depth, again.log_depth)
+    assert torch.equal(first.depth, again.depth)
     assert not torch.equal(first.image, other.image)
     assert first.image.shape == (2, 3, 32, 64) and first.image.dtype == torch.uint8
-    assert torch.isfinite(first.log_depth).all()
+    assert (first.depth > 0.0).all()
 
 
-def test_a_view_and_its_depth_are_mirrored_together() -> None:
-    image = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (8, 1, 3))
-    depth = np.tile(np.arange(64, dtype=np.float32)[None], (8, 1))
-    flips = set()
-    for seed in range(12):
-        varied, turned = batches_room._varied((image, depth), np.random.default_rng(seed))
-        rising = varied[0, -1, 0] > varied[0, 0, 0]
-        assert rising == (turned[0, -1] > turned[0, 0])
-        flips.add(bool(rising))
-    assert flips == {True, False}
+def reframed_coordinates(
+    settings: AugmentationSettings,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reframe images whose first two colours are column and row, and their depth 1 + row + column.
+
+    :returns: (8, 2, 48, 64) columns and rows of the view, and (8, 48, 64) depth, as reframed.
+    """
+    row, column = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing='ij')
+    image = torch.stack((column / 64.0, row / 64.0, 0.0 * row)).expand(8, 3, 48, 64)
+    depth = (1.0 + row + column).expand(8, 1, 48, 64)
+    generator = torch.Generator().manual_seed(5)
+    seen, far = reframed(image, depth, settings, generator)
+    return seen[:, :2] * 64.0, far[:, 0]
 
 
-def plan(minutes: float) -> TrainingPlan:
+def test_a_reframed_view_shows_no_pixel_from_outside_and_keeps_its_shape() -> None:
+    places, _ = reframed_coordinates(AugmentationSettings(roll_rad=0.2))
+    along = places[:, :, :, 1:] - places[:, :, :, :-1]
+    down = places[:, :, 1:] - places[:, :, :-1]
+    # equally long steps at right angles everywhere: a turn and a zoom, and nothing was repeated
+    steps = along.norm(dim=1)[:, :-1], down.norm(dim=1)[:, :, :-1]
+    reference = steps[0][:, :1, :1]
+    for step in steps:
+        torch.testing.assert_close(step, reference.expand_as(step), rtol=1e-3, atol=1e-4)
+    assert (along[:, :, :-1] * down[:, :, :, :-1]).sum(1).abs().max() < 1e-3
+    turns = torch.atan2(along[:, 1, 0, 0], along[:, 0, 0, 0].abs())
+    assert turns.abs().max() > 0.05
+
+
+def test_a_reframed_view_keeps_its_depth_but_for_the_longer_focal_length() -> None:
+    places, depth = reframed_coordinates(AugmentationSettings(roll_rad=0.2, zoom=2.0))
+    step = (places[:, :, :, 1:] - places[:, :, :, :-1]).norm(dim=1).mean(dim=(1, 2))
+    zoom = (1.0 / step)[:, None, None]
+    assert zoom.min() >= 1.0 and zoom.max() > 1.2
+    expected = (1.0 + places.sum(1)) / zoom
+    # the nearest pixel: up to half of one away, each way
+    assert ((depth - expected) * zoom).abs().max() <= 1.0 + 1e-3
+
+
+def test_views_are_mirrored_as_often_as_asked() -> None:
+    for flip, sign in ((0.0, 1.0), (1.0, -1.0)):
+        places, _ = reframed_coordinates(AugmentationSettings(flip=flip))
+        assert (sign * (places[:, 0, :, -1] - places[:, 0, :, 0]) > 0.0).all()
+
+
+def test_sky_stays_sky_in_another_frame() -> None:
+    depth = torch.full((2, 1, 16, 24), torch.inf)
+    _, found = reframed(torch.rand(2, 3, 16, 24), depth, AugmentationSettings(), torch.Generator())
+    assert torch.isinf(found).all()
+
+
+def test_another_light_keeps_values_in_range_and_is_drawn_anew() -> None:
+    image = torch.rand((6, 3, 24, 32), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    first = relit(image, AugmentationSettings(), generator)
+    second = relit(image, AugmentationSettings(), generator)
+    assert first.shape == image.shape and not torch.equal(first, second)
+    assert first.min() >= 0.0 and first.max() <= 1.0
+    again = relit(image, AugmentationSettings(), torch.Generator().manual_seed(2))
+    assert torch.equal(first, again)
+
+
+def test_brightness_can_stand_for_no_distance() -> None:
+    """The same grey wall must come out anywhere between dark and bright, and unevenly lit."""
+    wall = torch.full((256, 3, 24, 32), 0.4)
+    found = relit(wall, AugmentationSettings(), torch.Generator().manual_seed(3)).mean(1)
+    means = found.mean(dim=(1, 2))
+    assert means.quantile(0.05) < 0.25 and means.quantile(0.95) > 0.55
+    sides = found[:, :, 24:].mean(dim=(1, 2)) - found[:, :, :8].mean(dim=(1, 2))
+    assert sides.std() > 0.04 and abs(float(sides.mean())) < 0.03
+
+
+def plan(images: int) -> TrainingPlan:
     return TrainingPlan(
         network='lite-mono',
         variant='tiny',
         options={'dilations': '640x192'},
         depth_range_m=RANGE_M,
-        stages=(Stage(minutes, SPEC, 1e-3, 1e-4),),
+        stages=(Stage(images, SPEC, 1e-3, 1e-4),),
         workers=0,
     )
 
@@ -154,28 +216,28 @@ def network() -> torch.nn.Module:
     return registry.build('lite-mono', Identity('tiny', options))
 
 
-def trainer(folder: Path, minutes: float, lines: list[str]) -> Trainer:
-    return Trainer(network(), plan(minutes), folder, lines.append, lambda averaged: {'x': 1.0})
+def trainer(folder: Path, images: int, lines: list[str]) -> Trainer:
+    return Trainer(network(), plan(images), folder, lines.append, lambda *_: {'x': 1.0})
 
 
 def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
     lines: list[str] = []
-    first = trainer(tmp_path, 0.02, lines)
+    first = trainer(tmp_path, 6, lines)
     averaged = first.run()
-    assert first.progress.images >= 2
-    second = trainer(tmp_path, 0.02, lines)
+    assert first.progress.images == 6
+    second = trainer(tmp_path, 6, lines)
     again = second.run()
     assert second.progress.images == first.progress.images
     assert any('resumed' in line for line in lines)
     for name, value in averaged.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     curve = [json.loads(line) for line in (tmp_path / 'curve.jsonl').read_text().splitlines()]
-    assert curve[0]['images'] == first.progress.images
+    assert curve[0]['images'] == 6 and curve[0]['seconds'] > 0.0
     assert json.loads((tmp_path / 'plan.json').read_text())['variant'] == 'tiny'
 
 
 def test_a_loss_that_is_no_number_changes_nothing_and_then_ends(tmp_path: Path) -> None:
-    broken = trainer(tmp_path, 5.0, [])
+    broken = trainer(tmp_path, 100, [])
     before = {name: value.clone() for name, value in broken._averaged.state_dict().items()}
     with torch.no_grad():
         for parameter in broken._network.decoder.parameters():
@@ -239,7 +301,7 @@ def test_a_bundled_model_runs_and_tells_its_figures(
     trained = network().eval()
     progress = Progress(images=7)
     folder = bundle(
-        trained, plan(1.0), progress, {'noise': views}, tmp_path / 'mine', [(64, 96)], 1.0
+        trained, plan(7), progress, {'noise': views}, tmp_path / 'mine', [(64, 96)], 1.0
     )
     card = model_folder.read(tmp_path / 'mine').card
     assert card == folder.card

@@ -28,11 +28,9 @@ class BatchSpec:
     """Probability of each shape; sums to 1."""
     focal_per_height: float
     """Focal length of the card over the height of the network's input; depth is taken to it."""
-    range_m: tuple[float, float]
-    """Nearest and farthest target, metres at the focal length of the card."""
-    reuse: int = 3
-    """How often a rendered view is shown, each time flipped and coloured anew."""
-    pool: int = 256
+    reuse: int = 4
+    """How often a rendered view is shown; each time the trainer varies it."""
+    pool: int = 512
     """Views kept per shape and worker to draw batches from."""
     views_per_scene: int = 4
     """Views rendered of one scene."""
@@ -44,10 +42,8 @@ class Batch:
 
     image: Tensor
     """(B, 3, H, W) uint8 RGB."""
-    log_depth: Tensor
-    """(B, 1, H, W) float32 natural logarithm of metres at the focal length of the card."""
-    far: Tensor
-    """(B, 1, H, W) bool, where depth is beyond the range."""
+    depth: Tensor
+    """(B, 1, H, W) float32 metres at the focal length of the card; +inf is sky."""
 
 
 View = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -88,30 +84,12 @@ class SceneBatches(IterableDataset[Batch]):
 
     def _drawn(self, pool: list[View], rng: np.random.Generator) -> Batch:
         chosen = rng.choice(len(pool), self._spec.size, replace=False)
-        views = [_varied(pool[index], rng) for index in chosen]
-        near, far = self._spec.range_m
-        depth = np.stack([depth for _, depth in views])[:, None]
+        views = [pool[index] for index in chosen]
+        images = np.stack([image for image, _ in views])
         return Batch(
-            image=torch.from_numpy(np.stack([image for image, _ in views]).transpose(0, 3, 1, 2)),
-            log_depth=torch.from_numpy(np.log(np.clip(depth, near, far), dtype=np.float32)),
-            far=torch.from_numpy(depth >= far),
+            image=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+            depth=torch.from_numpy(np.stack([depth for _, depth in views])[:, None]),
         )
-
-
-def _varied(view: View, rng: np.random.Generator) -> View:
-    """Flip and recolour; a picture that comes back must not be the same picture."""
-    image, depth = view
-    if rng.random() < 0.5:
-        image, depth = image[:, ::-1], depth[:, ::-1]
-    gain = np.exp(rng.normal(0.0, 0.15)) * np.exp(rng.normal(0.0, 0.05, 3))
-    gamma = np.exp(rng.normal(0.0, 0.15))
-    ramp = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * gain
-    table = (255.0 * np.clip(ramp, 0.0, 1.0)).astype(np.uint8)  # (256, 3)
-    recoloured = np.stack([table[image[:, :, c], c] for c in range(3)], axis=2)
-    if rng.random() < 0.1:
-        grey = cv2.cvtColor(recoloured, cv2.COLOR_RGB2GRAY)
-        recoloured = np.repeat(grey[:, :, None], 3, axis=2)
-    return recoloured, depth
 
 
 def batches(spec: BatchSpec, seed: int, workers: int) -> Iterator[Batch]:

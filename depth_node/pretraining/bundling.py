@@ -49,7 +49,6 @@ def bundle(
         name: _rounded(judged(network, views, focal_per_height, plan.depth_range_m))
         for name, views in data.items()
     }
-    minutes = sum(stage.minutes for stage in plan.stages)
     card = ModelCard(
         name=out.name,
         network=plan.network,
@@ -64,7 +63,8 @@ def bundle(
         weights_license='Apache-2.0',
         source=(
             'python -m depth_node.tools.pretrain; '
-            f'{minutes:g} minutes on CPU, {progress.images} images, seed {plan.seed}'
+            f'{progress.images} images, {progress.seconds / 3600.0:.1f} hours on a CPU, '
+            f'seed {plan.seed}' + (f', from {Path(plan.start).name}' if plan.start else '')
         ),
         training_data='depth_node.world: procedural scenes, no photographs, no foreign weights',
         metrics=metrics,

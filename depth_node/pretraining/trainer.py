@@ -1,4 +1,4 @@
-"""The training loop: stages of growing input size, each with a budget of wall time, resumable."""
+"""The training loop: stages of growing input size, each of a number of images, resumable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
@@ -20,6 +21,9 @@ from depth_node.errors import ModelError
 from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
+from depth_node.pretraining.augmentation import AugmentationSettings
+from depth_node.pretraining.augmentation import reframed
+from depth_node.pretraining.augmentation import relit
 from depth_node.pretraining.batches import Batch
 from depth_node.pretraining.batches import BatchSpec
 from depth_node.pretraining.batches import batches
@@ -34,8 +38,8 @@ CHECKPOINT_NAME = 'last.pt'
 class Stage:
     """One part of the training at one set of input sizes."""
 
-    minutes: float
-    """Wall time, minutes."""
+    images: int
+    """Images to show."""
     spec: BatchSpec
     """What its batches are made of."""
     learning_rate: float
@@ -70,6 +74,12 @@ class TrainingPlan:
     """Largest norm of the gradient."""
     averaging: float = 0.998
     """Decay of the exponential moving average of weights and BN statistics, per step."""
+    target_range_m: tuple[float, float] = (0.15, 80.0)
+    """Nearest and farthest target, metres at the focal length of the card."""
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    """How views that are shown again are varied."""
+    start: str = ''
+    """Model folder whose weights it began with; '' for drawn ones."""
     workers: int = 1
     """Processes that render."""
 
@@ -80,8 +90,10 @@ class Progress:
 
     stage: int = 0
     """Index of the running stage."""
-    stage_s: float = 0.0
-    """Time spent in it, seconds."""
+    stage_images: int = 0
+    """Images seen in it."""
+    seconds: float = 0.0
+    """Wall time of all steps, evaluation not counted."""
     steps: int = 0
     """Steps taken in all."""
     images: int = 0
@@ -94,8 +106,8 @@ class Trainer:
     """Trains one network by a plan; its state lives in ``folder`` and survives any interruption.
 
     :param report: called about twice a minute with one line of text.
-    :param evaluate: called with the averaged network about every ``evaluate_every_s``; its
-        figures go to ``curve.jsonl``.
+    :param evaluate: called about every ``evaluate_every_s`` with the averaged network and the
+        (height, width) that it is being trained at; its figures go to ``curve.jsonl``.
     """
 
     def __init__(
@@ -104,7 +116,7 @@ class Trainer:
         plan: TrainingPlan,
         folder: Path,
         report: Callable[[str], None],
-        evaluate: Callable[[nn.Module], dict[str, float]],
+        evaluate: Callable[[nn.Module, Sequence[tuple[int, int]]], dict[str, float]],
         evaluate_every_s: float = 240.0,
     ) -> None:
         self._plan = plan
@@ -120,6 +132,7 @@ class Trainer:
         self.progress = Progress()
         self._losses: list[float] = []
         self._errors: list[float] = []
+        self._reported_images = 0
 
     def run(self) -> nn.Module:
         """Train to the end of the plan and return the averaged network.
@@ -133,40 +146,39 @@ class Trainer:
         while self.progress.stage < len(self._plan.stages):
             self._run_stage(self._plan.stages[self.progress.stage])
             self.progress.stage += 1
-            self.progress.stage_s = 0.0
+            self.progress.stage_images = 0
             self._save()
         return self._averaged
 
     def _run_stage(self, stage: Stage) -> None:
         seed = self._plan.seed + 1000 * self.progress.stage + 100_000 * self.progress.restarts
         source = batches(stage.spec, seed, self._plan.workers)
-        budget_s = 60.0 * stage.minutes
-        started = time.monotonic() - self.progress.stage_s
         reported = evaluated = time.monotonic()
         broken = 0
-        while self.progress.stage_s < budget_s:
-            self._set_rate(stage, self.progress.stage_s / budget_s)
+        while self.progress.stage_images < stage.images:
+            began = time.monotonic()
+            self._set_rate(stage, self.progress.stage_images / stage.images)
             broken = 0 if self._step(next(source)) else broken + 1
             if broken >= 10:
                 raise ModelError('training', 'a loss that is no number, ten times', 'a number')
-            self.progress.stage_s = time.monotonic() - started
+            self.progress.seconds += time.monotonic() - began
             if time.monotonic() - reported > 30.0:
+                self._report_line(time.monotonic() - reported)
                 reported = time.monotonic()
-                self._report_line(budget_s)
                 self._save()
             if time.monotonic() - evaluated > self._evaluate_every_s:
-                self._record()
+                self._record(stage)
                 evaluated = time.monotonic()
-        self._record()
+        self._record(stage)
 
     def _step(self, batch: Batch) -> bool:
         """Take one step; return False, with nothing changed, when the loss is no number."""
         self._network.train()
-        image = batch.image.to(memory_format=torch.channels_last).float() / 255.0
+        image, log_depth, far = self._varied(batch)
         with torch.autocast('cpu', torch.bfloat16):
             disparities = self._network(image)
         loss = log_depth_loss(
-            disparities, batch.log_depth, batch.far, self._plan.depth_range_m, self._plan.weights
+            disparities, log_depth, far, self._plan.depth_range_m, self._plan.weights
         )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -176,14 +188,26 @@ class Trainer:
         self._optimizer.step()
         self.progress.steps += 1
         self.progress.images += image.shape[0]
+        self.progress.stage_images += image.shape[0]
         self._average()
         self._losses.append(float(loss.detach()))
-        self._errors.append(self._log_error(disparities[0].detach().float(), batch))
+        self._errors.append(self._log_error(disparities[0].detach().float(), log_depth, far))
         return True
 
-    def _log_error(self, disparity: Tensor, batch: Batch) -> float:
-        error = log_depth_of(disparity, self._plan.depth_range_m) - batch.log_depth
-        return float(error.abs()[~batch.far].mean())
+    def _varied(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, log depth and where it is far; another variation at every step."""
+        generator = torch.Generator().manual_seed(
+            self._plan.seed * 1_000_003 + self.progress.steps
+        )
+        settings = self._plan.augmentation
+        image, depth = reframed(batch.image.float() / 255.0, batch.depth, settings, generator)
+        image = relit(image, settings, generator).contiguous(memory_format=torch.channels_last)
+        near, far = self._plan.target_range_m
+        return image, depth.clamp(near, far).log(), depth >= far
+
+    def _log_error(self, disparity: Tensor, log_depth: Tensor, far: Tensor) -> float:
+        error = log_depth_of(disparity, self._plan.depth_range_m) - log_depth
+        return float(error.abs()[~far].mean())
 
     def _average(self) -> None:
         # a short memory at first, or the random start would stay in the average for long
@@ -203,21 +227,30 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group['lr'] = rate
 
-    def _report_line(self, budget_s: float) -> None:
+    def _report_line(self, passed_s: float) -> None:
         progress, recent = self.progress, max(1, len(self._losses))
-        left_s = budget_s - progress.stage_s
-        left_s += sum(60.0 * stage.minutes for stage in self._plan.stages[progress.stage + 1 :])
+        stages = self._plan.stages[progress.stage :]
+        left = sum(stage.images for stage in stages) - progress.stage_images
+        rate = (progress.images - self._reported_images) / passed_s
+        self._reported_images = progress.images
         self._report(
             f'stage {progress.stage + 1}/{len(self._plan.stages)}  {progress.images:7d} images  '
             f'loss {sum(self._losses) / recent:.4f}  log error {sum(self._errors) / recent:.3f}  '
-            f'{left_s / 60.0:5.1f} min left'
+            f'{rate:.0f} images/s  {left / max(rate, 1e-3) / 60.0:.0f} min left at this size'
         )
         self._losses.clear()
         self._errors.clear()
 
-    def _record(self) -> None:
-        figures = self._evaluate(self._averaged)
-        line = {'images': self.progress.images, 'steps': self.progress.steps, **figures}
+    def _record(self, stage: Stage) -> None:
+        figures = self._evaluate(self._averaged, stage.spec.shapes)
+        progress = self.progress
+        line = {
+            'images': progress.images,
+            'steps': progress.steps,
+            'seconds': round(progress.seconds, 1),
+            'rows': stage.spec.shapes[0][0],
+            **figures,
+        }
         with (self._folder / 'curve.jsonl').open('a') as stream:
             stream.write(json.dumps(line) + '\n')
         self._report('  '.join(f'{name} {value:.3f}' for name, value in figures.items()))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--out', type=Path, default=Path('runs/pretrain'), help='state')
     parser.add_argument('--model', type=Path, help='write this model folder at the end')
     parser.add_argument('--variant', default='small', help='variant of Lite-Mono')
-    parser.add_argument('--minutes', type=float, default=60.0, help='wall time of the training')
+    parser.add_argument('--images', type=int, default=5_000_000, help='views to show in all')
     parser.add_argument('--workers', type=int, default=1, help='processes that render scenes')
     parser.add_argument('--threads', type=int, default=0, help='threads of torch; 0: its choice')
+    parser.add_argument(
+        '--start', type=Path, help='model folder to begin with; else drawn weights'
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--judge', type=Path, nargs='*', default=[], help='recordings with depth, never trained on'
@@ -60,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPlan:
-    """Split the time: three fifths at half size, where a second shows the most scenes."""
+def plan_of(variant: str, images: int, seed: int, workers: int, start: str) -> TrainingPlan:
+    """Show most at half size, where a second shows four times as many."""
     from depth_node.pretraining.batches import BatchSpec
     from depth_node.pretraining.trainer import Stage
     from depth_node.pretraining.trainer import TrainingPlan
@@ -71,7 +76,6 @@ def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPl
         shapes=tuple((height // 2, _multiple_of_32(width // 2)) for height, width in SIZES),
         shares=(0.7, 0.3),
         focal_per_height=FOCAL_PER_HEIGHT,
-        range_m=(0.15, 80.0),
     )
     full = replace(half, size=8, shapes=SIZES)
     return TrainingPlan(
@@ -80,10 +84,11 @@ def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPl
         options={'dilations': '640x192'},
         depth_range_m=DEPTH_RANGE_M,
         stages=(
-            Stage(0.6 * minutes, half, learning_rate=1e-3, final_learning_rate=4e-4),
-            Stage(0.4 * minutes, full, learning_rate=4e-4, final_learning_rate=1e-5),
+            Stage(images - images // 8, half, learning_rate=1e-3, final_learning_rate=3e-4),
+            Stage(images // 8, full, learning_rate=4e-4, final_learning_rate=1e-5),
         ),
         seed=seed,
+        start=start,
         workers=workers,
     )
 
@@ -95,33 +100,46 @@ def _multiple_of_32(pixels: int) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     import torch
 
+    from depth_node import model_folder
     from depth_node.networks import registry
+    from depth_node.networks.initialization import adopt
+    from depth_node.networks.model_weights import network_of
     from depth_node.networks.specification import Identity
     from depth_node.pretraining.trainer import Trainer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    plan = plan_of(arguments.variant, arguments.minutes, arguments.seed, arguments.workers)
+    start = str(arguments.start or '')
+    plan = plan_of(arguments.variant, arguments.images, arguments.seed, arguments.workers, start)
     # a fresh block must do something, or the first minutes go into waking the blocks up
     options = {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1}
     network = registry.build(plan.network, Identity(plan.variant, options))
-    _start_far(network)
-    held_out = _held_out_views()
-    recordings = {path.stem: _recorded_views(path) for path in arguments.judge}
+    if arguments.start:
+        adopt(network, network_of(model_folder.read(arguments.start)).state_dict())
+    else:
+        _start_far(network)
+    data = lru_cache(lambda shapes: _judged_data(shapes, arguments.judge))
     trainer = Trainer(
         network,
         plan,
         arguments.out,
         report=lambda line: print(line, flush=True),
-        evaluate=lambda averaged: _figures(averaged, held_out, recordings),
+        evaluate=lambda averaged, shapes: _figures(averaged, data(tuple(shapes))),
     )
     averaged = trainer.run()
     if arguments.model:
         from depth_node.pretraining.bundling import bundle
 
-        data = {'world (held-out scenes)': held_out, **recordings}
-        bundle(averaged, plan, trainer.progress, data, arguments.model, SIZES, FOCAL_PER_HEIGHT)
+        bundle(
+            averaged,
+            plan,
+            trainer.progress,
+            data(SIZES),
+            arguments.model,
+            SIZES,
+            FOCAL_PER_HEIGHT,
+        )
         print(f'wrote {arguments.model}')
     return 0
 
@@ -136,7 +154,17 @@ def _start_far(network: nn.Module) -> None:
                 torch.nn.init.constant_(parameter, -3.0)
 
 
-def _held_out_views() -> list[JudgedView]:
+Data = dict[str, 'list[JudgedView]']
+
+
+def _judged_data(sizes: Sequence[tuple[int, int]], recordings: Sequence[Path]) -> Data:
+    from depth_node.pretraining.views import load_views
+
+    data = {'world (held-out scenes)': _held_out_views(sizes)}
+    return data | {path.stem: load_views(path, list(sizes), 24) for path in recordings}
+
+
+def _held_out_views(sizes: Sequence[tuple[int, int]]) -> list[JudgedView]:
     """Render scenes of a seed that no training uses."""
     from depth_node.pretraining.views import JudgedView
     from depth_node.world import samples
@@ -144,25 +172,17 @@ def _held_out_views() -> list[JudgedView]:
     rng = np.random.default_rng(_HELD_OUT_SEED)
     views: list[JudgedView] = []
     while len(views) < _HELD_OUT_VIEWS:
-        height, width = SIZES[len(views) % len(SIZES)]
+        height, width = sizes[len(views) % len(sizes)]
         for sample in samples.draw(rng, height, width, 1):
             depth = np.where(np.isfinite(sample.depth_m), sample.depth_m, np.nan)
             views.append(JudgedView(sample.rgb, depth.astype(np.float32), sample.camera.fx))
     return views
 
 
-def _recorded_views(path: Path) -> list[JudgedView]:
-    from depth_node.pretraining.views import load_views
-
-    return load_views(path, list(SIZES), 24)
-
-
-def _figures(
-    network: nn.Module, held_out: list[JudgedView], recordings: dict[str, list[JudgedView]]
-) -> dict[str, float]:
+def _figures(network: nn.Module, data: Data) -> dict[str, float]:
     """Return few figures for the curve: metric and median-scaled Abs Rel per data set."""
     figures: dict[str, float] = {}
-    for name, views in {'world': held_out, **recordings}.items():
+    for name, views in data.items():
         found = _judged(network, views)
         figures[f'{name} metric'] = found['abs_rel']
         figures[f'{name} scaled'] = found['abs_rel_median_scaled']
