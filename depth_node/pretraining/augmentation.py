@@ -28,19 +28,19 @@ class AugmentationSettings:
     """Turns end there."""
     zoom: float = 1.4
     """Largest enlargement beyond what the turn needs to stay inside the view."""
-    light: float = 0.35
+    light: float = 0.25
     """Standard deviation of the logarithm of a smooth field of light over the image."""
-    gamma: float = 0.3
+    gamma: float = 0.2
     """Standard deviation of the logarithm of the exponent of all values."""
-    gain: float = 0.25
+    gain: float = 0.2
     """Standard deviation of the logarithm of the brightness."""
     tint: float = 0.08
     """Standard deviation of the logarithm of the brightness of each colour."""
-    contrast: float = 0.25
+    contrast: float = 0.15
     """Standard deviation of the logarithm of the contrast about the mean."""
-    grey: float = 0.12
+    grey: float = 0.08
     """Probability of an image without colours."""
-    negative: float = 0.04
+    negative: float = 0.03
     """Probability of a negative."""
     noise: float = 0.03
     """Largest standard deviation of added noise, of 1."""

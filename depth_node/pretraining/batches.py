@@ -32,7 +32,7 @@ class BatchSpec:
     """How often a rendered view is shown; each time the trainer varies it."""
     pool: int = 512
     """Views kept per shape and worker to draw batches from."""
-    views_per_scene: int = 4
+    views_per_scene: int = 2
     """Views rendered of one scene."""
 
 
