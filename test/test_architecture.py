@@ -22,7 +22,7 @@ LAYERS = (
     {
         'camera', 'cloud', 'depth_colors', 'depth_image', 'evaluation', 'flying_pixels', 'health',
         'image_codec', 'model_folder', 'newest', 'rate_limit', 'recording', 'region_of_interest',
-        'scan', 'svg', 'temporal_smoothing', 'voxels', 'world',
+        'row_prior', 'scan', 'svg', 'temporal_smoothing', 'voxels', 'world',
     },
     {'engines', 'networks', 'pipeline'},
     {'dataset', 'pretraining', 'quantization'},

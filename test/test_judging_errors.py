@@ -18,7 +18,7 @@ from depth_node.judging.crops import cropped_truth
 from depth_node.judging.crops import range_errors
 from depth_node.judging.crops import range_name
 from depth_node.judging.rescaled import sketch_of
-from depth_node.judging.row_prior import RowPrior
+from depth_node.row_prior import RowPrior
 
 OFFICIAL = np.load(Path(__file__).parent / 'data' / 'depth_metrics.npz')
 
@@ -113,6 +113,16 @@ def test_the_row_prior_is_the_best_constant_of_every_row():
         wanted.append(np.min(np.mean(np.abs(tried - row) / row, axis=1)))
     assert abs_rel == pytest.approx(np.mean(wanted), rel=0.01)
     assert 0.6 < a1 < 0.9
+
+
+def test_a_scaled_row_prior_knows_the_median_of_every_frame():
+    ramp = np.repeat(np.linspace(8.0, 1.0, 120, dtype=np.float32)[:, None], 4, axis=1)
+    plain, scaled = RowPrior(), RowPrior(scaled=True)
+    for factor in (0.5, 1.0, 3.0):
+        for prior in (plain, scaled):
+            prior.add(ramp * np.float32(factor), np.ones(ramp.shape, bool))
+    assert plain.best()[0] > 0.3
+    assert scaled.best()[0] < 0.012
 
 
 def test_the_row_prior_is_the_same_at_any_image_size_and_nan_without_frames():

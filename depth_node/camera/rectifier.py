@@ -55,6 +55,25 @@ class Rectifier:
         )
         return rectified
 
+    def sampled(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring depth of the raw image to the rectified one, nearest pixel.
+
+        Depth along z stays what it is where R is the identity, as it is for a single camera; the
+        rotation of a stereo rig is a fraction of a degree.
+
+        :param depth_m: (H, W) metres, of the size for which the maps were made.
+        :returns: (H, W) metres, NaN where the raw image has no pixel; nothing is interpolated.
+        """
+        # fractions are packed as 32 rows of 32 columns; cv2's own nearest would cut them off
+        columns = self.source[..., 0].astype(np.intp) + (self.fraction % 32 >= 16)
+        rows = self.source[..., 1].astype(np.intp) + (self.fraction // 32 >= 16)
+        height, width = depth_m.shape
+        found: NDArray[np.float32] = depth_m[
+            np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
+        ]
+        found[~self.valid] = np.nan
+        return found
+
 
 def rectifier_of(fields: CameraFields, raw: CameraModel, rectified: CameraModel) -> Rectifier:
     """Make the maps from a raw image to a rectified one of the same size.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
@@ -31,12 +33,13 @@ from depth_node.judging.models import EDGE_STEP_NOTE
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.rescaled import RatioSketch
 from depth_node.judging.rescaled import sketch_of
-from depth_node.judging.row_prior import RowPrior
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.scenes import Progress
 from depth_node.judging.scenes import Projecting
+from depth_node.judging.scenes import Scene
 from depth_node.judging.scenes import counted_truth
 from depth_node.judging.scenes import scenes
+from depth_node.row_prior import RowPrior
 
 
 @dataclass(frozen=True)
@@ -70,31 +73,65 @@ def judge(
         nothing of it could be compared.
     :raises EngineError: when a model fails.
     """
-    scorers = [_Scorer(model, settings) for model in models]
     dropped: dict[str, int] = {}
+
+    def sources() -> Iterator[tuple[str, str, Iterable[Scene]]]:
+        for path, name in zip(recordings, names or recording_names(recordings), strict=True):
+            of_it = partial(wanted, path)
+            found = scenes(path, settings, of_it, progress, dropped, projecting)
+            yield name, f'recording {path}', found
+
+    return _judged(models, sources(), settings, dropped)
+
+
+def judge_scenes(
+    models: Sequence[ModelUnderTest], name: str, images: Iterable[Scene], settings: JudgeSettings
+) -> Judged:
+    """Compare the depth of models with the true depth of images from anywhere.
+
+    :param name: of the images; it stands where :func:`judge` has that of a recording.
+    :raises RecordingError: when there are no images.
+    :raises EngineError: when a model fails.
+    """
+    return _judged(models, [(name, name, images)], settings, {})
+
+
+def _judged(
+    models: Sequence[ModelUnderTest],
+    sources: Iterable[tuple[str, str, Iterable[Scene]]],
+    settings: JudgeSettings,
+    dropped: dict[str, int],
+) -> Judged:
+    """Judge sources one after the other.
+
+    :param sources: short name, name for errors, and images of each.
+    """
+    scorers = [_Scorer(model, settings) for model in models]
     frames = 0
-    for path, name in zip(recordings, names or recording_names(recordings), strict=True):
-        constant, rows, here = ConstantBaseline(), RowPrior(), 0
-        for scene in scenes(path, settings, partial(wanted, path), progress, dropped, projecting):
+    for name, who, images in sources:
+        constant, here = ConstantBaseline(), 0
+        rows, scaled_rows = RowPrior(), RowPrior(scaled=True)
+        for scene in images:
             counted = counted_truth(scene.truth_m, settings)
             for scorer in scorers:
                 scorer.add(name, scene.image, scene.view, scene.truth_m)
             constant.add(scene.truth_m[counted])
             rows.add(scene.truth_m, counted)
+            scaled_rows.add(scene.truth_m, counted)
             here += 1
         if not here:
-            raise _nothing(path, dropped)
-        constants = _constants(constant, rows)
+            raise _nothing(who, dropped)
+        constants = _constants(constant, rows, scaled_rows)
         for scorer in scorers:
             scorer.end_recording(name, constants)
         frames += here
     return Judged(tuple(scorer.judgement() for scorer in scorers), frames, dropped)
 
 
-def _nothing(path: Path, dropped: dict[str, int]) -> RecordingError:
+def _nothing(who: str, dropped: dict[str, int]) -> RecordingError:
     reasons = ', '.join(f'{count} {reason}' for reason, count in sorted(dropped.items()))
     return RecordingError(
-        f'recording {path}',
+        who,
         f'nothing that could be compared ({reasons or "no image was wanted"})',
         'images with recorded depth of the same moment',
     )
@@ -189,7 +226,7 @@ def _named(prefix: str, errors: DepthMetrics) -> dict[str, float]:
     return {f'{prefix}.{item.name}': getattr(errors, item.name) for item in fields(errors)}
 
 
-def _constants(constant: ConstantBaseline, rows: RowPrior) -> Constants:
+def _constants(constant: ConstantBaseline, rows: RowPrior, scaled_rows: RowPrior) -> Constants:
     best, (rows_abs_rel, rows_a1) = constant.best(), rows.best()
     return Constants(
         depth_m=best.depth_m,
@@ -198,6 +235,7 @@ def _constants(constant: ConstantBaseline, rows: RowPrior) -> Constants:
         median_abs_rel=best.median_abs_rel,
         rows_abs_rel=rows_abs_rel,
         rows_a1=rows_a1,
+        rows_scaled_abs_rel=scaled_rows.best()[0],
     )
 
 

@@ -84,6 +84,9 @@ class Constants:
     """Mean Abs Rel of the best constant per row of the image, over the whole recording."""
     rows_a1: float
     """The same rows' mean share of pixels within a factor of 1.25."""
+    rows_scaled_abs_rel: float = math.nan
+    """Mean Abs Rel of the best table of rows in units of each frame's own true median: the mark
+    for median-scaled depth; NaN in judgements that are older than it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,7 +134,7 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     sampled = nearest(metres, height, width)
     if view.rectifier is None or is_named_rectified(topic.removesuffix('/compressedDepth')):
         return sampled
-    return _rectified(sampled, view)
+    return view.rectifier.sampled(sampled)
 
 
 def decoded_depth(depth: Picture) -> NDArray[np.float32]:
@@ -143,26 +143,6 @@ def decoded_depth(depth: Picture) -> NDArray[np.float32]:
     :raises ImageRejected: when it cannot be decoded.
     """
     return decode_depth(depth) if isinstance(depth, RawImage) else decode_compressed_depth(depth)
-
-
-def _rectified(metres: NDArray[np.float32], view: CameraView) -> NDArray[np.float32]:
-    """Bring depth of the raw image to the rectified one, nearest pixel.
-
-    Depth along z stays what it is where R is the identity, as it is for a single camera; the
-    rotation of a stereo rig is a fraction of a degree.
-    """
-    rectifier = view.rectifier
-    if rectifier is None:
-        return metres
-    # fractions are packed as 32 rows of 32 columns; cv2's own nearest would cut them off
-    columns = rectifier.source[..., 0].astype(np.intp) + (rectifier.fraction % 32 >= 16)
-    rows = rectifier.source[..., 1].astype(np.intp) + (rectifier.fraction // 32 >= 16)
-    height, width = metres.shape
-    found: NDArray[np.float32] = metres[
-        np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
-    ]
-    found[~rectifier.valid] = np.nan
-    return found
 
 
 def _joined(

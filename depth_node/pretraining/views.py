@@ -1,4 +1,8 @@
-"""Recorded images with true depth at network size: what a training on other data is judged by."""
+"""Recorded images with true depth at network size: what a training on other data is judged by.
+
+The cheap figures of a curve, at the size of the network.  What the card of a finished model and
+docs/bundled-model.md hold is measured through the whole pipeline (depth_node/benchmark/bundled.py).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,18 @@ from depth_node import camera
 from depth_node import image_codec
 from depth_node.errors import RecordingError
 from depth_node.evaluation import Evaluation
+from depth_node.evaluation import nearest
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
+from depth_node.recording import CameraTopics
+from depth_node.recording import Recording
+from depth_node.recording import Topic
 from depth_node.recording import open_recording
+from depth_node.row_prior import RowPrior
+
+_NEAREST_M, _FARTHEST_M = 0.05, 80.0  # those of Evaluation
+Picture = RawImage | CompressedImage
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,10 @@ class JudgedView:
 def load_views(path: Path, sizes: list[tuple[int, int]], count: int) -> list[JudgedView]:
     """Take ``count`` evenly spaced images that have depth of the same stamp.
 
+    Image and depth are rectified as the node rectifies: where the lens bends the image and the
+    name of its topic does not say that its sender has done so.  The recording is read twice, first
+    for stamps alone, so that no more than the images that are used are in memory.
+
     :param sizes: (height, width) of the network's inputs; the nearest aspect is used.
     :raises RecordingError: when the recording has no images, camera_info or depth.
     """
@@ -49,40 +65,89 @@ def load_views(path: Path, sizes: list[tuple[int, int]], count: int) -> list[Jud
         fields = recording.first(topics.camera_info)
         if not isinstance(fields, CameraFields):
             raise RecordingError(f'recording {path}', 'no camera_info', 'one message at least')
-        images: dict[int, RawImage | CompressedImage] = {}
-        depths: dict[int, RawImage | CompressedImage] = {}
-        for record in recording.records([topics.image, topics.depth]):
-            if isinstance(record.content, (RawImage, CompressedImage)):
-                chosen = images if record.topic == topics.image.name else depths
-                chosen[record.content.stamp_ns] = record.content
-    stamps = sorted(images.keys() & depths.keys())
-    picked = stamps[:: max(1, len(stamps) // count)][:count]
-    return [_view(images[stamp], depths[stamp], fields, sizes) for stamp in picked]
+        both = (topics.image, topics.depth)
+        picked = _evenly(_common_stamps(recording, *both), count)
+        viewer = _Viewer(fields, topics, sizes)
+        halves: dict[int, dict[str, Picture]] = {stamp: {} for stamp in picked}
+        views: dict[int, JudgedView] = {}
+        for record in recording.records(both):
+            content = record.content
+            if not isinstance(content, (RawImage, CompressedImage)):
+                continue
+            half = halves.get(content.stamp_ns)
+            if half is None:
+                continue
+            half[record.topic] = content
+            if len(half) == len(both):
+                image, depth = (half[topic.name] for topic in both)
+                views[content.stamp_ns] = viewer.view(image, depth)
+                del halves[content.stamp_ns]
+    return [views[stamp] for stamp in picked if stamp in views]
 
 
-def _view(
-    image: RawImage | CompressedImage,
-    depth: RawImage | CompressedImage,
-    fields: CameraFields,
-    sizes: list[tuple[int, int]],
-) -> JudgedView:
+def _common_stamps(recording: Recording, image: Topic, depth: Topic) -> list[int]:
+    """Return the stamps that images and depth share, in order."""
+    stamps: dict[str, set[int]] = {image.name: set(), depth.name: set()}
+    for record in recording.records((image, depth)):
+        if isinstance(record.content, (RawImage, CompressedImage)):
+            stamps[record.topic].add(record.content.stamp_ns)
+    return sorted(stamps[image.name] & stamps[depth.name])
+
+
+def _evenly(stamps: list[int], count: int) -> list[int]:
+    return stamps[:: max(1, len(stamps) // count)][:count]
+
+
+class _Viewer:
+    """Looks at the images of one camera as the node does."""
+
+    def __init__(
+        self, fields: CameraFields, topics: CameraTopics, sizes: list[tuple[int, int]]
+    ) -> None:
+        self._fields, self._sizes = fields, sizes
+        self._rectified = camera.is_named_rectified(topics.image.name)
+        depth = '' if topics.depth is None else topics.depth.name
+        self._depth_rectified = camera.is_named_rectified(depth.removesuffix('/compressedDepth'))
+        self._views: dict[tuple[int, int], camera.CameraView] = {}
+
+    def view(self, image: Picture, depth: Picture) -> JudgedView:
+        """Decode, rectify, cut and shrink one image and its depth.
+
+        :raises Rejected: when one of them cannot be used.
+        """
+        rgb = _rgb_of(image)
+        seen = self._seen(rgb.shape[1], rgb.shape[0])
+        metres = nearest(_metres_of(depth), rgb.shape[0], rgb.shape[1])
+        if seen.rectifier is not None:
+            rgb = seen.rectifier.apply(rgb)
+            if not self._depth_rectified:
+                metres = seen.rectifier.sampled(metres)
+        fit = camera.fit(seen.model, self._sizes, 'native')
+        rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
+        size = (fit.camera.width, fit.camera.height)
+        return JudgedView(
+            rgb=camera.resampled(rgb, fit),
+            depth_m=cv2.resize(metres[rows, columns], size, interpolation=cv2.INTER_NEAREST_EXACT),
+            fx=fit.camera.fx,
+        )
+
+    def _seen(self, width: int, height: int) -> camera.CameraView:
+        size = (width, height)
+        if size not in self._views:
+            self._views[size] = camera.chosen_view(self._fields, *size, 'auto', self._rectified)
+        return self._views[size]
+
+
+def _rgb_of(image: Picture) -> NDArray[np.uint8]:
     if isinstance(image, RawImage):
-        rgb = image_codec.decode_raw(image)
-    else:
-        rgb = image_codec.decode_compressed(image)
+        return image_codec.decode_raw(image)
+    return image_codec.decode_compressed(image)
+
+
+def _metres_of(depth: Picture) -> NDArray[np.float32]:
     if isinstance(depth, RawImage):
-        depth_m = image_codec.decode_depth(depth)
-    else:
-        depth_m = image_codec.decode_compressed_depth(depth)
-    view = camera.view_of(fields, rgb.shape[1], rgb.shape[0], rectify=False, rectified_input=False)
-    fit = camera.fit(view.model, sizes, 'native')
-    rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
-    size = (fit.camera.width, fit.camera.height)
-    return JudgedView(
-        rgb=camera.resampled(rgb, fit),
-        depth_m=cv2.resize(depth_m[rows, columns], size, interpolation=cv2.INTER_NEAREST_EXACT),
-        fx=fit.camera.fx,
-    )
+        return image_codec.decode_depth(depth)
+    return image_codec.decode_compressed_depth(depth)
 
 
 def predicted_depth(
@@ -112,17 +177,24 @@ def judged(
     focal_per_height: float,
     depth_range_m: tuple[float, float],
 ) -> dict[str, float]:
-    """Return the mean errors over views, beside those of the best constants.
+    """Return the mean errors over views, beside those of guesses that look at no pixel.
 
     ``image_median`` gives each image its own median true depth: what median scaling makes of a
     network that sees nothing.  ``best_constant`` is one depth for all, known in hindsight.
+    ``rows`` is one depth per row for all, and ``rows_median_scaled`` one share of each image's own
+    median per row, both known in hindsight.
 
     :raises RecordingError: when no view has a true depth within the range.
     """
-    evaluation = Evaluation()
+    evaluation = Evaluation(_NEAREST_M, _FARTHEST_M)
+    rows, scaled_rows = RowPrior(), RowPrior(scaled=True)
     for view in views:
         predicted = predicted_depth(network, view.rgb, view.fx, focal_per_height, depth_range_m)
         evaluation.add(predicted, view.depth_m)
+        with np.errstate(invalid='ignore'):
+            counted = (view.depth_m >= _NEAREST_M) & (view.depth_m <= _FARTHEST_M)
+        rows.add(view.depth_m, counted)
+        scaled_rows.add(view.depth_m, counted)
     report = evaluation.report()
     if report is None:
         raise RecordingError('evaluation', 'no pixel with true depth', 'depth within the range')
@@ -132,5 +204,7 @@ def judged(
         'a1_median_scaled': report.scaled.a1,
         'abs_rel_image_median': report.baseline.median_abs_rel,
         'abs_rel_best_constant': report.baseline.abs_rel,
+        'abs_rel_rows': rows.best()[0],
+        'abs_rel_rows_median_scaled': scaled_rows.best()[0],
         'views': float(report.frames),
     }

@@ -23,9 +23,13 @@ class RowPrior:
 
     As ``ConstantBaseline`` of depth_node/evaluation.py, for each of 120 bands of rows, with bins
     two percent wide.
+
+    :param scaled: the table is in units of each frame's own median, which it is told: the mark for
+        depth that is scaled to the true median of each frame.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, scaled: bool = False) -> None:
+        self._scaled = scaled
         self._shares = np.zeros((_BANDS, _COUNT))
         self._inverse = np.zeros((_BANDS, _COUNT))
         self._frames = 0
@@ -39,7 +43,10 @@ class RowPrior:
         rows = np.nonzero(counted)[0]
         if not rows.size:
             return
-        depths = np.clip(truth_m[counted].astype(np.float64), _NEAREST_M, _FARTHEST_M)
+        depths = truth_m[counted].astype(np.float64)
+        if self._scaled:
+            depths /= np.median(depths)
+        depths = np.clip(depths, _NEAREST_M, _FARTHEST_M)
         bands = rows * _BANDS // truth_m.shape[0]
         bins = (np.log(depths / _NEAREST_M) / math.log(_RATIO)).astype(np.intp)
         places, size = bands * _COUNT + bins, _BANDS * _COUNT
