@@ -76,7 +76,15 @@ class FrameRow:
     """The whole frame with its network; None with a stand-in."""
 
 
-def measure(model: str, engine: str, width: int, height: int, frames: int) -> list[FrameRow]:
+def measure(
+    model: str,
+    engine: str,
+    width: int,
+    height: int,
+    frames: int,
+    precision: str = 'auto',
+    threads: int = 0,
+) -> list[FrameRow]:
     """Measure frames in a process of its own, for each usual encoding.
 
     :param model: name or path of a model of metric depth.
@@ -84,10 +92,12 @@ def measure(model: str, engine: str, width: int, height: int, frames: int) -> li
     :param width: columns of the image, pixels.
     :param height: rows of the image, pixels.
     :param frames: how many count, per encoding.
+    :param precision: parameter model.precision.
+    :param threads: of the engine, and cores that the process keeps to; 0: all.
     :raises EngineError: when a frame fails.
     """
     who = f'frames of {model}'
-    return in_own_process(who, _rows, model, engine, width, height, frames)
+    return in_own_process(who, _rows, model, engine, width, height, frames, precision, threads)
 
 
 COLUMNS = ('stage', 'min ms', 'median', 'p95', 'p99')
@@ -137,15 +147,30 @@ def _open_stand_in(
     return StandIn(folder, size), ()
 
 
-def _rows(model: str, engine: str, width: int, height: int, frames: int) -> list[FrameRow]:
+def _rows(
+    model: str,
+    engine: str,
+    width: int,
+    height: int,
+    frames: int,
+    precision: str = 'auto',
+    threads: int = 0,
+) -> list[FrameRow]:
     """Measure; runs in a process of its own."""
     if engine == STAND_IN:
-        _keep_to_one_core()
+        _keep_to_cores(1)
         selection.open_engine = _open_stand_in
     from depth_node.pipeline import Pipeline
 
+    if threads:
+        _keep_to_cores(threads)
     settings = settings_from(
-        {'model.name': model, 'model.engine': ON_CPU[0] if engine == STAND_IN else engine}
+        {
+            'model.name': model,
+            'model.engine': ON_CPU[0] if engine == STAND_IN else engine,
+            'model.precision': precision,
+            'model.threads': threads,
+        }
     )
     pipeline = Pipeline(model_folder.read(model_folder.find(model)), settings)
     info = pipeline.engine_info
@@ -176,12 +201,12 @@ def _rows(model: str, engine: str, width: int, height: int, frames: int) -> list
     return rows
 
 
-def _keep_to_one_core() -> None:
-    """Stay on the first core that this process may use."""
+def _keep_to_cores(count: int) -> None:
+    """Stay on the first cores that this process may use."""
     import cv2
 
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    cv2.setNumThreads(1)
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
+    cv2.setNumThreads(count)
 
 
 def _frame_maker(

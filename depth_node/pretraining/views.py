@@ -1,7 +1,7 @@
 """Recorded images with true depth at network size: what a training on other data is judged by.
 
 The cheap figures of a curve, at the size of the network.  What the card of a finished model and
-docs/bundled-model.md hold is measured through the whole pipeline (depth_node/benchmark/bundled.py).
+docs/bundled-model.md hold is measured through the whole pipeline, by the room benchmark.
 """
 
 from __future__ import annotations
