@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
 .PHONY: help demo finetune test slow lint conformance benchmark performance networks soak \
-  finetune-check pretrain docs clean
+  finetune-check bundled-check pretrain docs clean
 
 help:
 	@echo 'make demo [BAG=path | VIDEO=file HFOV_DEG=65]   run the node on a recording, show what came out'
@@ -23,6 +23,7 @@ help:
 	@echo 'make docs                                       write docs/node.md and config/depth_node.yaml from the code'
 	@echo 'make soak [CHECKS=names]                        storms of images, kills, signals, cycles: twenty minutes'
 	@echo 'make finetune-check [CHECKS=names]              the figures that fine-tuning has to reach: hours'
+	@echo 'make bundled-check [MODEL=./folder BUNDLED_ARGS=...]  judge the bundled model, write docs/bundled-model.md'
 	@echo 'make pretrain                                   train the bundled model again (hours)'
 
 $(BIN)/python:
@@ -90,6 +91,10 @@ finetune-check: $(VENV)/test.stamp
 
 pretrain: $(VENV)/train.stamp
 	$(BIN)/python -m depth_node.tools.pretrain $(PRETRAIN_ARGS)
+
+# nothing else may run meanwhile; recordings with depth are named by --recordings in BUNDLED_ARGS
+bundled-check: $(VENV)/train.stamp
+	$(BIN)/python -m depth_node.tools.benchmark bundled $(if $(MODEL),'$(MODEL)') $(BUNDLED_ARGS)
 
 docs: $(VENV)/run.stamp
 	$(BIN)/python -m depth_node.ros.reference

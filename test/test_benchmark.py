@@ -24,7 +24,17 @@ from depth_node.errors import EngineError
 from depth_node.errors import SettingsError
 
 RESULTS = Path(__file__).parents[1] / 'benchmarks' / 'results'
-KINDS = ['engines', 'frame', 'node', 'rewriting', 'networks', 'soak', 'edges', 'finetuning']
+KINDS = [
+    'engines',
+    'frame',
+    'node',
+    'rewriting',
+    'networks',
+    'soak',
+    'edges',
+    'finetuning',
+    'bundled',
+]
 COMMITTED = sorted(path.name for path in RESULTS.glob('*.json'))
 
 

@@ -25,10 +25,10 @@ from depth_node.pretraining.augmentation import relit  # noqa: E402
 from depth_node.pretraining.batches import BatchSpec  # noqa: E402
 from depth_node.pretraining.batches import batches  # noqa: E402
 from depth_node.pretraining.bundling import bundle  # noqa: E402
-from depth_node.pretraining.bundling import notes_of  # noqa: E402
 from depth_node.pretraining.losses import LossWeights  # noqa: E402
 from depth_node.pretraining.losses import log_depth_loss  # noqa: E402
 from depth_node.pretraining.losses import log_depth_of  # noqa: E402
+from depth_node.pretraining.notes import notes_of  # noqa: E402
 from depth_node.pretraining.trainer import Progress  # noqa: E402
 from depth_node.pretraining.trainer import Stage  # noqa: E402
 from depth_node.pretraining.trainer import Trainer  # noqa: E402

@@ -106,18 +106,36 @@ def _asked(result: Result) -> Iterator[str]:
 
 def _figures(result: Result) -> Iterator[str]:
     yield from ('## Figures', '', 'None of these images was trained on.', '')
-    head = ('data', 'kind', 'images', 'depth', 'Abs Rel', 'Sq Rel', 'RMSE m', 'RMSE log')
-    rows = []
-    for row in result['rows']:
-        for name, treatment in (('as published', 'metric'), ('median-scaled', 'scaled')):
-            figures = row[treatment]
-            values = [figures[key] for key in ('abs_rel', 'sq_rel', 'rmse_m', 'rmse_log')]
-            values += [figures[key] for key in ('a1', 'a2', 'a3')]
-            named = (row['data'], row['kind'], str(row['frames']), name)
-            rows.append((*named, *(_number(value) for value in values)))
-    yield from table((*head, 'a1', 'a2', 'a3'), rows)
-    yield from ('', 'Guesses that look at no pixel but know the truth (Abs Rel):', '')
-    guesses = ('abs_rel', 'median_abs_rel', 'rows_abs_rel', 'rows_scaled_abs_rel')
+    errors = {
+        'abs_rel': 'Abs Rel', 'sq_rel': 'Sq Rel', 'rmse_m': 'RMSE m', 'rmse_log': 'RMSE log',
+        'a1': 'a1', 'a2': 'a2', 'a3': 'a3',
+    }  # fmt: skip
+    rows = [
+        (row['data'], row['kind'], str(row['frames']), name,
+         *(_number(row[treatment][key]) for key in errors))
+        for row in result['rows']
+        for name, treatment in (('as published', 'metric'), ('median-scaled', 'scaled'))
+    ]  # fmt: skip
+    yield from table(('data', 'kind', 'images', 'depth', *errors.values()), rows)
+    yield from ('', 'Beside guesses that look at no pixel but know the truth (Abs Rel):', '')
+    yield from _guesses(result)
+    yield ''
+    for item in result['speed']:
+        yield (
+            f'{item["image"]} {item["encoding"]}, {item["engine"]} {item["precision"]}, '
+            f'{item["threads"]} threads: {item["median_ms"]:.1f} ms a frame (95 %: '
+            f'{item["p95_ms"]:.1f} ms), {item["hz"]:.1f} Hz.'
+        )
+        yield ''
+
+
+def _guesses(result: Result) -> Iterator[str]:
+    guesses = {
+        'abs_rel': 'best constant',
+        'median_abs_rel': "image's own median",
+        'rows_abs_rel': 'best rows',
+        'rows_scaled_abs_rel': 'best rows of the median',
+    }
     rows = [
         (
             row['data'],
@@ -129,17 +147,8 @@ def _figures(result: Result) -> Iterator[str]:
         )
         for row in result['rows']
     ]
-    head = ('data', 'model, median-scaled [95 %]', 'best constant', "image's own median")
-    head += ('best rows', 'best rows of the median', 'truth / model', 'flicker', 'flicker p95')
-    yield from table(head, rows)
-    yield ''
-    for item in result['speed']:
-        yield (
-            f'{item["image"]} {item["encoding"]}, {item["engine"]} {item["precision"]}, '
-            f'{item["threads"]} threads: {item["median_ms"]:.1f} ms a frame (95 %: '
-            f'{item["p95_ms"]:.1f} ms), {item["hz"]:.1f} Hz.'
-        )
-        yield ''
+    head = ('data', 'model, median-scaled [95 %]', *guesses.values())
+    yield from table((*head, 'truth / model', 'flicker', 'flicker p95'), rows)
 
 
 def _before(result: Result) -> Iterator[str]:

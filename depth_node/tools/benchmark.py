@@ -4,9 +4,11 @@
 turns of one run.  ``frame`` times everything but the network.  ``node`` (or ``--node``) feeds the
 whole node over DDS at a fixed rate.  ``rewriting`` shows what the exact rewrites gain.
 ``edges`` counts points between surfaces, without and with the mask.
+``bundled`` judges the bundled model, or one that may take its place, by recordings and scenes that
+it never saw, and writes docs/bundled-model.md.
 ``networks`` runs every network of the registry and writes docs/networks.md; it takes most of an
 hour.  ``page`` writes docs/performance.md and docs/flying-points.md from the result files.
-Without a kind: all of them but ``networks``.
+Without a kind: all of them but ``networks`` and ``bundled``.
 
 The standard measurements go to benchmarks/results, all others to out/benchmark.  Run it on a
 machine that does nothing else; the result files name machine, versions and commit.
@@ -110,6 +112,13 @@ def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
             'points between surfaces, and what the mask does',
         ),
         ('networks', _networks, _network_options, (), 'every network; most of an hour'),
+        (
+            'bundled',
+            _bundled,
+            _bundled_options,
+            ('before', 'record', 'card', 'docs'),
+            'the bundled model by what it never saw',
+        ),
         ('page', _page, _page_options, (), 'write docs/performance.md'),
     ):
         kind = kinds.add_parser(name, help=text)
@@ -177,6 +186,21 @@ def _network_options(add: Callable[..., object]) -> None:
     add('--only', default='*', metavar='PATTERN', help="releases, e.g. 'midas-*'")
     add('--anew', action='store_true', help='measure also what the file holds already')
     add('--page', type=Path, default=Path('docs', 'networks.md'), help='the page to write')
+
+
+def _bundled_options(add: Callable[..., object]) -> None:
+    bags = Path('..', 'shared', 'data', 'bags')
+    _out(add)
+    add('model', nargs='?', default=Settings().model.name, help='name or path of a model folder')
+    add('--recordings', type=Path, nargs='*', default=[bags / 'livingroom', bags / 'box'],
+        help='with depth, never trained on')  # fmt: skip
+    add('--before', default='', help='model that it replaces, for before and after')
+    add('--record', type=Path, help='folder of its training, for plan and curve')
+    add('--frames', type=int, default=200, help='images of a recording at most')
+    add('--views', type=int, default=96, help='rendered views per data set; 0: none')
+    add('--timed', type=int, default=300, help='frames that are timed; 0: none')
+    add('--card', action='store_true', help='put the figures into the card of the model, too')
+    add('--docs', type=Path, help='folder of the page; default: docs for the standard result')
 
 
 def _page_options(add: Callable[..., object]) -> None:
@@ -331,6 +355,38 @@ def _networks(options: argparse.Namespace) -> int:
         ordered = [rows[name] for name in sorted(rows)]
         result.write_result(path, 'networks', networks.PROTOCOL, {'batch': 1}, ordered)
     write_text_atomically(options.page, written_page(path))
+    return 0
+
+
+def _bundled(options: argparse.Namespace) -> int:
+    import json
+
+    from depth_node import model_folder
+    from depth_node.benchmark import bundled
+    from depth_node.benchmark import bundled_files
+    from depth_node.benchmark import bundled_page
+    from depth_node.benchmark.training_record import read_record
+
+    record = read_record(options.record) if options.record else None
+    plan = bundled.Plan(
+        model=options.model,
+        recordings=tuple(options.recordings),
+        before=options.before,
+        frames=options.frames,
+        views=options.views,
+        timed=options.timed,
+    )
+    measured = bundled.measure(plan, lambda text: print(text, flush=True))
+    path = options.out / bundled_files.NAME
+    docs = options.docs or (Path('docs') if options.out == _STANDARD else options.out)
+    bundled_files.write(path, docs, plan, measured, record)
+    if options.card:
+        bundled_files.write_card(model_folder.find(options.model), measured.rows)
+    for figure in measured.figures:
+        sign = 'kept' if figure.kept else 'MISSED'
+        print(f'{sign:7}{figure.what} {figure.asked}: {figure.reached:.4g}')
+    print(' '.join(bundled_page.verdict(json.loads(path.read_text(encoding='utf-8')))))
+    print(f'{path}, {docs / bundled_page.PAGE}')
     return 0
 
 
