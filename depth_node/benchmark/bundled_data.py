@@ -24,8 +24,6 @@ TRAINED = 'trained kinds'
 HELD_OUT = 'kinds held out'
 SEED = 987_654_321
 """Of the scenes; no training uses it."""
-HELD_OUT_KINDS: tuple[str, ...] = ()
-"""Kinds of scenes that no training draws."""
 _STEP_NS = 10_000_000_000
 _SUPERSAMPLE = 1.5
 
@@ -61,13 +59,16 @@ def rendered(views: int, width: int, height: int, seed: int = SEED) -> list[Data
     :param width: columns, pixels.
     :param height: rows, pixels.
     """
-    asked = [('world', TRAINED, tuple(samples.SHARES))]
-    if HELD_OUT_KINDS:
-        asked.append(('world, kinds held out', HELD_OUT, HELD_OUT_KINDS))
+    asked = (
+        ('world', TRAINED, samples.SHARES),
+        ('world, kinds held out', HELD_OUT, samples.HELD_OUT_SHARES),
+    )
     made = []
-    for place, (name, kind, kinds) in enumerate(asked):
+    for place, (name, kind, shares) in enumerate(asked):
+        if not shares:
+            continue
         rng = np.random.default_rng((seed, place))
-        found = _drawn(rng, kinds, views, width, height)
+        found = _drawn(rng, list(shares), views, width, height)
         made.append(DataSet(name, kind, partial(_of_list, found)))
     return made
 
@@ -86,9 +87,9 @@ def _drawn(
     """Render single views of scenes, the kinds in turn; stamps are far apart."""
     found = []
     for place in range(views):
-        (sample,) = samples.of_kind(
-            kinds[place % len(kinds)], rng, height, width, 1, supersample=_SUPERSAMPLE
-        )
+        # by turns, so that few views already hold every kind
+        shares = {kinds[place % len(kinds)]: 1.0}
+        (sample,) = samples.draw(rng, height, width, 1, _SUPERSAMPLE, shares)
         truth = np.where(np.isfinite(sample.depth_m), sample.depth_m, np.float32(np.nan))
         image = CameraImage(sample.rgb, place * _STEP_NS, sample.kind)
         found.append(Scene(image, CameraView(sample.camera, None), truth))

@@ -238,8 +238,8 @@ def _curve(record: Result) -> str:
 
 def _errors(record: Result) -> dict[str, list[tuple[float, float]]]:
     return {
-        f'{name} {kind}': curve
-        for kind in ('scaled', 'metric')
+        f'{name}, {what}': curve
+        for kind, what in (('scaled', 'median-scaled'), ('metric', 'as published'))
         for name, curve in curves_of(record, kind).items()
     }
 

@@ -37,9 +37,17 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def curves_of(record: Mapping[str, Any], ending: str) -> dict[str, list[tuple[float, float]]]:
-    """Return (images, figure) of every figure whose name ends so, by the name before it."""
+    """Return (images, figure) of every figure whose name ends so, by the name before it.
+
+    Where a training was judged at several heights of the input, of the one that most points have:
+    a step from one to another is no progress.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
+    heights = [point.get('rows') for point in record['curve']]
+    usual = max(set(heights), key=heights.count, default=None)
     for point in record['curve']:
+        if point.get('rows') != usual:
+            continue
         for name, value in point.items():
             if name.endswith(ending) and value is not None:
                 known = found.setdefault(name.removesuffix(ending).strip(), [])
