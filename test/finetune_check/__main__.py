@@ -26,6 +26,7 @@ from finetune_check import gyro_checks
 from finetune_check import learning_checks
 from finetune_check import measures
 from finetune_check import refusals
+from finetune_check import start_checks
 from finetune_check.row import Row
 from finetune_check.runs import ROOT
 from finetune_check.runs import Setting
@@ -43,25 +44,34 @@ CHECKS: dict[str, Callable[[Setting], Row]] = {
     'wrong_scale': learning_checks.wrong_scale,
     'several_cameras': learning_checks.several_cameras,
     'livingroom': learning_checks.livingroom,
+    'start': start_checks.start,
 }
 STANDARD = ROOT / 'benchmarks' / 'results' / 'finetuning.json'
 _OTHER = ROOT / 'out' / 'finetuning.json'
 _LIVINGROOM = ROOT.parent / 'shared' / 'data' / 'bags' / 'livingroom'
 _LATEST_S = 4 * 3600.0
 """A check that takes longer hangs."""
-PROTOCOL = (
-    'Each check in a process of its own. idle_stretches, image_delay, gyro, throughput, '
-    'node_output and the refusals: rendered rooms, 160x120, plumb_bob lens. gyro: an IMU at 100 '
-    'Hz with bias and noise; for the delays the odometry has no heading. stereo: 8 s, 320x240, a '
-    'second camera 10 cm to the right that looks 2 degrees inwards, its pose in /tf_static. '
-    'throughput: loss and gradient of the same batch of 4 by both steps in turns. node_output: '
-    'stream, worker, pipeline and outputs of the node without DDS, beside the pipeline that '
-    'judges. perfect_model: taught the true depth of the whole recording first. wrong_scale: 24 '
-    's of a rendered room, 320x240, the bundled model with its depth divided by three, its '
-    'depth topic hidden from the training. several_cameras: the same without a lens, with a '
-    'second camera that looks 52 degrees to the left. livingroom: a ray-traced room filmed by '
-    'hand, its depth hidden from the training. Held-out time is the last fifth; changes are of '
-    'means over its images.'
+PROTOCOL = ' '.join(
+    (
+        'Each check in a process of its own.',
+        'idle_stretches, image_delay, gyro, throughput, node_output and the refusals: rendered '
+        'rooms, 160x120, plumb_bob lens.',
+        'gyro: an IMU at 100 Hz with bias and noise; for the delays the odometry has no heading.',
+        'stereo: 8 s, 320x240, a second camera 10 cm to the right that looks 2 degrees inwards, '
+        'its pose in /tf_static.',
+        'throughput: loss and gradient of the same batch of 4 by both steps in turns.',
+        'node_output: stream, worker, pipeline and outputs of the node without DDS, beside the '
+        'pipeline that judges.',
+        'perfect_model: taught the true depth of the whole recording first.',
+        'wrong_scale: 24 s of a rendered room, 320x240, the bundled model with its depth divided '
+        'by three, its depth topic hidden from the training.',
+        'several_cameras: the same without a lens, with a second camera that looks 52 degrees to '
+        'the left.',
+        'livingroom: a ray-traced room filmed by hand, its depth hidden from the training.',
+        'start: that room with the same steps and seed, once from the bundled model, once from '
+        'fresh weights of its card; paired differences of held-out images.',
+        'Held-out time is the last fifth; changes are of means over its images.',
+    )
 )
 
 
