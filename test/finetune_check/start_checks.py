@@ -10,6 +10,7 @@ import torch
 from finetune_start import scaled_start
 
 from depth_node.dataset.audit_recording import audit_recording
+from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.comparison import compare
 from depth_node.judging.judgement import Judgement
 from depth_node.model_folder import ModelFolder
@@ -36,14 +37,18 @@ def start(setting: Setting) -> Row:
     bundled = scaled_start(setting.folder / 'bundled', 1.0)
     starts = {'random': fresh(bundled, setting.folder / 'random'), 'bundled': bundled}
     given: dict[str, Any] = {} if setting.share == 1.0 else {'steps': setting.steps}
-    judgements = {}
+    judgements, block_s = {}, 1.0
     for name, model in starts.items():
         run = finetuned(
             setting, path, model.path, f'run-{name}', hide=[hidden], seed=_SEED, **given
         )
         row.told(f'minutes from {name}', run.seconds / 60.0)
-        judgements[name] = Judgement.from_json(run.record('evaluate')['after'])
-    changes = compare(judgements['random'], judgements['bundled']).changes
+        found = run.record('evaluate')
+        # as long as the command found right for this recording
+        block_s = float(found['block_s'])
+        judgements[name] = Judgement.from_json(found['after'])
+    settings = BlockSettings(block_s=block_s)
+    changes = compare(judgements['random'], judgements['bundled'], settings).changes
     for measure in ('median.abs_rel', 'metric.abs_rel'):
         change = changes[measure]
         row.told(f'{measure} from random', change.before)
