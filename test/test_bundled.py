@@ -149,6 +149,16 @@ def test_what_was_written_by_hand_stays_and_the_rest_is_made_anew(written) -> No
     assert bundled_page.documents(content, again)[bundled_page.PAGE] == again
 
 
+def test_the_readme_gets_the_verdict_between_its_marks_alone(written) -> None:
+    content = content_of(written)
+    assert bundled_page.in_readme(content, 'no marks') == 'no marks'
+    marks = f'a {bundled_page.README_BEGIN} old {bundled_page.README_END} b'
+    told = bundled_page.in_readme(content, marks)
+    assert told.startswith('a <') and told.endswith('> b') and ' old ' not in told
+    assert bundled_page.verdict(content)[0] in told
+    assert bundled_page.in_readme(content, told) == told
+
+
 def test_the_page_shows_the_curve_and_what_it_promises(written) -> None:
     text = (written / bundled_page.PAGE).read_text()
     # the law of the record is n^-0.2: a tenth of 8 images at most, without scatter
@@ -287,4 +297,6 @@ def test_the_page_is_what_the_result_says_and_is_about_the_bundled_model() -> No
         assert (ROOT / 'docs' / name).read_text() == text, name
     card = model_folder.read(model_folder.find(BUNDLED)).card
     assert content['model'][0]['weights_sha256'] == card.files['weights.safetensors'].sha256
+    readme = (ROOT / 'README.md').read_text()
+    assert bundled_page.in_readme(content, readme) == readme
     assert (ROOT / 'docs' / bundled_page.PICTURE).stat().st_size < 300_000

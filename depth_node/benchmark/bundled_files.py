@@ -56,12 +56,18 @@ def write(
 
 
 def write_page(path: Path, docs: Path) -> None:
-    """Write the page and its plot from the result file."""
+    """Write the page and its plot from the result file, and the verdict into the README beside."""
     page = docs / bundled_page.PAGE
     there = page.read_text(encoding='utf-8') if page.is_file() else ''
     content = json.loads(path.read_text(encoding='utf-8'))
     for name, text in bundled_page.documents(content, there).items():
         write_text_atomically(docs / name, text)
+    readme = docs.parent / 'README.md'
+    if readme.is_file():
+        there = readme.read_text(encoding='utf-8')
+        told = bundled_page.in_readme(content, there)
+        if told != there:
+            write_text_atomically(readme, told)
 
 
 def write_card(folder: Path, rows: Sequence[DataRow]) -> None:

@@ -15,6 +15,7 @@ from depth_node.svg import lines
 
 PAGE, PICTURE, CURVE = 'bundled-model.md', 'bundled-model.jpg', 'bundled-model-curve.svg'
 BEGIN, END = '<!-- written by hand: begin -->', '<!-- written by hand: end -->'
+README_BEGIN, README_END = '<!-- bundled model: begin -->', '<!-- bundled model: end -->'
 _COMMAND = 'python -m depth_node.tools.benchmark bundled'
 _BY_HAND = '## What was tried\n\nNothing is noted yet.'
 _FACTORS = (2, 4, 10)
@@ -68,6 +69,15 @@ def verdict(result: Result) -> list[str]:
             f'{_number(row["constants"]["median_abs_rel"])}).'
         )
     return said
+
+
+def in_readme(result: Result, readme: str) -> str:
+    """Return a README with the verdict between its marks; unchanged where it has no marks."""
+    head, found, rest = readme.partition(README_BEGIN)
+    _, ended, tail = rest.partition(README_END)
+    if not (found and ended):
+        return readme
+    return f'{head}{README_BEGIN}\n{" ".join(verdict(result))}\n{README_END}{tail}'
 
 
 def _about(result: Result) -> Iterator[str]:
