@@ -203,7 +203,7 @@ def _training(record: Result | None) -> Iterator[str]:
         rows.append((f'stage {number}', _told(stage)))
     if curve:
         last = curve[-1]
-        rows += [(name, f'{last[name]:,.0f}') for name in ('images', 'steps') if name in last]
+        rows += [(name, f'{last[name]:,.0f}') for name in ('images', 'steps', 'seconds') if name in last]
     rows += [(name, _told(value)) for name, value in record['further'].items()]
     yield from table(('', ''), rows)
     yield ''
@@ -289,6 +289,6 @@ def _told(value: object) -> str:
     if isinstance(value, Mapping):
         return ', '.join(f'{name} {_told(item)}' for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        inner = [_told(item) for item in value]
-        return ' '.join(f'({item})' if ',' in item else item for item in inner)
+        nested = any(isinstance(item, (list, tuple, Mapping)) for item in value)
+        return ' '.join(f'({_told(item)})' if nested else _told(item) for item in value)
     return f'{value:g}' if isinstance(value, float) else str(value)
