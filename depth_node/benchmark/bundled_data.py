@@ -61,7 +61,7 @@ def rendered(views: int, width: int, height: int, seed: int = SEED) -> list[Data
     """
     asked = (
         ('world', TRAINED, samples.SHARES),
-        ('world, kinds held out', HELD_OUT, samples.HELD_OUT_SHARES),
+        ('world (kinds held out)', HELD_OUT, samples.HELD_OUT_SHARES),
     )
     made = []
     for place, (name, kind, shares) in enumerate(asked):

@@ -203,7 +203,8 @@ def _training(record: Result | None) -> Iterator[str]:
         rows.append((f'stage {number}', _told(stage)))
     if curve:
         last = curve[-1]
-        rows += [(name, f'{last[name]:,.0f}') for name in ('images', 'steps', 'seconds') if name in last]
+        known = (name for name in ('images', 'steps', 'seconds') if name in last)
+        rows += [(name, f'{last[name]:,.0f}') for name in known]
     rows += [(name, _told(value)) for name, value in record['further'].items()]
     yield from table(('', ''), rows)
     yield ''
