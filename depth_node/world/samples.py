@@ -15,6 +15,7 @@ from depth_node.world.render import render
 from depth_node.world.scene import Scene
 from depth_node.world.scene import look_at
 from depth_node.world.scenes import make
+from depth_node.world.sensor import Sensor
 from depth_node.world.sensor import random_sensor
 from depth_node.world.solids import Floats
 from depth_node.world.solids import clearance_m
@@ -48,6 +49,17 @@ class Sample:
     """Kind of the scene."""
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A sample before it is rendered."""
+
+    scene: Scene
+    T_world_camera: Floats
+    """(4, 4) pose of the optical frame in the world."""
+    camera: CameraModel
+    sensor: Sensor
+
+
 def draw(
     rng: np.random.Generator,
     height: int,
@@ -64,6 +76,18 @@ def draw(
     :param supersample: rays per pixel and axis for the colors; above 1 edges are smooth.
     :raises SettingsError: when a size or a count is out of range.
     """
+    return [
+        taken(shot, rng, supersample) for shot in shots(rng, height, width, views_per_scene)
+    ]
+
+
+def shots(
+    rng: np.random.Generator, height: int, width: int, views_per_scene: int = 1
+) -> list[Shot]:
+    """Draw a scene of a random kind and cameras that look at it; nothing is rendered.
+
+    Arguments and errors as of :func:`draw`.
+    """
     if not (2 <= height <= _LARGEST_PX and 2 <= width <= _LARGEST_PX):
         raise SettingsError(
             'sample size', f'{width} x {height}', f'2 to {_LARGEST_PX} pixels each way'
@@ -73,23 +97,29 @@ def draw(
     kinds = list(SHARES)
     kind = kinds[int(rng.choice(len(kinds), p=list(SHARES.values())))]
     scene = make(kind, rng)
-    return [_view(scene, rng, height, width, supersample) for _ in range(views_per_scene)]
+    return [_shot(scene, rng, height, width) for _ in range(views_per_scene)]
 
 
-def _view(
-    scene: Scene, rng: np.random.Generator, height: int, width: int, supersample: float
-) -> Sample:
+def _shot(scene: Scene, rng: np.random.Generator, height: int, width: int) -> Shot:
     camera = _camera(rng, height, width)
-    pose = _worthwhile_pose(scene, rng, camera)
+    return Shot(scene, _worthwhile_pose(scene, rng, camera), camera, random_sensor(rng))
+
+
+def taken(shot: Shot, rng: np.random.Generator | None, supersample: float = 1.0) -> Sample:
+    """Render a shot.
+
+    :param rng: noise of the sensor; none where None.
+    :param supersample: rays per pixel and axis for the colors.
+    """
     rendered = render(
-        scene,
-        pose,
-        pinhole_slopes(camera),
+        shot.scene,
+        shot.T_world_camera,
+        pinhole_slopes(shot.camera),
         supersample=supersample,
-        sensor=random_sensor(rng),
+        sensor=shot.sensor,
         rng=rng,
     )
-    return Sample(rendered.rgb, rendered.depth_m, camera, scene.kind)
+    return Sample(rendered.rgb, rendered.depth_m, shot.camera, shot.scene.kind)
 
 
 def pinhole_slopes(camera: CameraModel) -> NDArray[np.float64]:
