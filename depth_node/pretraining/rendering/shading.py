@@ -29,7 +29,7 @@ class Shading:
     def __init__(self, shots: PackedShots, views: LightViews, bank: DeviceBank) -> None:
         """:param views: pictures of the scenes of the shots."""
         self._shots = shots
-        self._views = views
+        self.views = views
         self._bank = bank
         scenes, scene = shots.scenes, shots.scene
         self._scene = scene
@@ -94,7 +94,7 @@ class Shading:
         inside = (depth > 0) & (column > 0) & (row > 0) & (column < size - 1) & (row < size - 1)
         column, row = torch.where(inside, column, 0.0), torch.where(inside, row, 0.0)
         corner, right, down = corners_of(column, row, scene, size)
-        values = self._views.shadow_m.flatten()
+        values = self.views.shadow_m.flatten()
         lit = torch.zeros_like(depth)
         for step, weight in (
             (0, (1 - right) * (1 - down)),
@@ -148,7 +148,7 @@ class Shading:
         inside = (column >= 0) & (row >= 0) & (column <= size - 1) & (row <= size - 1)
         column, row = torch.where(inside, column, 0.0), torch.where(inside, row, 0.0)
         corner, right, down = corners_of(column, row, scene, size)
-        values = self._views.cover.flatten()
+        values = self.views.cover.flatten()
         upper = torch.lerp(values[corner], values[corner + 1], right)
         lower = torch.lerp(values[corner + size], values[corner + size + 1], right)
         return torch.where(inside, torch.lerp(upper, lower, down), 1.0)
