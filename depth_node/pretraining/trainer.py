@@ -20,8 +20,8 @@ from depth_node.errors import ModelError
 from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
-from depth_node.pretraining.batches import Batch
-from depth_node.pretraining.batches import BatchSpec
+from depth_node.pretraining.batch import Batch
+from depth_node.pretraining.batch import BatchSpec
 from depth_node.pretraining.batches import batches
 from depth_node.pretraining.losses import LossWeights
 from depth_node.pretraining.losses import log_depth_loss
@@ -95,7 +95,8 @@ class Trainer:
 
     :param report: called about twice a minute with one line of text.
     :param evaluate: called with the averaged network about every ``evaluate_every_s``; its
-        figures go to ``curve.jsonl``.
+        figures go to ``curve.jsonl``.  It gets a network on ``device``.
+    :param device: where the network is trained and batches are rendered or brought.
     """
 
     def __init__(
@@ -106,13 +107,15 @@ class Trainer:
         report: Callable[[str], None],
         evaluate: Callable[[nn.Module], dict[str, float]],
         evaluate_every_s: float = 240.0,
+        device: torch.device | str = 'cpu',
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._report = report
         self._evaluate = evaluate
         self._evaluate_every_s = evaluate_every_s
-        self._network = network.to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self._network = network.to(self._device, memory_format=torch.channels_last)
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(network, plan.weight_decay), betas=(0.9, 0.98)
@@ -139,7 +142,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         seed = self._plan.seed + 1000 * self.progress.stage + 100_000 * self.progress.restarts
-        source = batches(stage.spec, seed, self._plan.workers)
+        source = batches(stage.spec, seed, self._plan.workers, self._device)
         budget_s = 60.0 * stage.minutes
         started = time.monotonic() - self.progress.stage_s
         reported = evaluated = time.monotonic()
@@ -163,7 +166,7 @@ class Trainer:
         """Take one step; return False, with nothing changed, when the loss is no number."""
         self._network.train()
         image = batch.image.to(memory_format=torch.channels_last).float() / 255.0
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16):
             disparities = self._network(image)
         loss = log_depth_loss(
             disparities, batch.log_depth, batch.far, self._plan.depth_range_m, self._plan.weights
@@ -235,7 +238,7 @@ class Trainer:
         path = self._folder / CHECKPOINT_NAME
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self._device, weights_only=True)
         self._network.load_state_dict(state['network'])
         self._averaged.load_state_dict(state['averaged'])
         self._optimizer.load_state_dict(state['optimizer'])

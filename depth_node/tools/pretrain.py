@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from depth_node.errors import DepthNodeError
+from depth_node.errors import SettingsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--threads', type=int, default=0, help='threads of torch; 0: its choice')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
+        '--device',
+        choices=('auto', 'cpu', 'cuda'),
+        default='auto',
+        help='where to train and render; auto: cuda where there is one',
+    )
+    parser.add_argument(
         '--judge', type=Path, nargs='*', default=[], help='recordings with depth, never trained on'
     )
     return parser
@@ -62,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPlan:
     """Split the time: three fifths at half size, where a second shows the most scenes."""
-    from depth_node.pretraining.batches import BatchSpec
+    from depth_node.pretraining.batch import BatchSpec
     from depth_node.pretraining.trainer import Stage
     from depth_node.pretraining.trainer import TrainingPlan
 
@@ -88,6 +95,19 @@ def plan_of(variant: str, minutes: float, seed: int, workers: int) -> TrainingPl
     )
 
 
+def chosen_device(name: str) -> str:
+    """Return 'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'.
+
+    :raises SettingsError: when 'cuda' is asked for and torch sees no GPU.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == 'cuda' and not available:
+        raise SettingsError('--device', 'cuda', 'a GPU that torch sees; or --device cpu')
+    return 'cuda' if available and name != 'cpu' else 'cpu'
+
+
 def _multiple_of_32(pixels: int) -> int:
     return 32 * round(pixels / 32)
 
@@ -99,6 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from depth_node.networks.specification import Identity
     from depth_node.pretraining.trainer import Trainer
 
+    device = chosen_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -115,8 +136,9 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.out,
         report=lambda line: print(line, flush=True),
         evaluate=lambda averaged: _figures(averaged, held_out, recordings),
+        device=device,
     )
-    averaged = trainer.run()
+    averaged = trainer.run().cpu()
     if arguments.model:
         from depth_node.pretraining.bundling import bundle
 

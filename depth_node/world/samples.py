@@ -76,9 +76,7 @@ def draw(
     :param supersample: rays per pixel and axis for the colors; above 1 edges are smooth.
     :raises SettingsError: when a size or a count is out of range.
     """
-    return [
-        taken(shot, rng, supersample) for shot in shots(rng, height, width, views_per_scene)
-    ]
+    return [taken(shot, rng, supersample) for shot in shots(rng, height, width, views_per_scene)]
 
 
 def shots(

@@ -285,7 +285,9 @@ def _ellipsoid(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(hit > _NEAR_M, hit, torch.inf).float()
 
 
-def shell_depth(low_m: Tensor, high_m: Tensor, pose: Tensor, ways: Vector) -> tuple[Tensor, Tensor]:
+def shell_depth(
+    low_m: Tensor, high_m: Tensor, pose: Tensor, ways: Vector
+) -> tuple[Tensor, Tensor]:
     """Return depth (B, H, W) and axis (int64) of the plane of the shell that each ray meets.
 
     :param low_m: (B, 3) float64; :param high_m: (B, 3) float64; infinite where open.

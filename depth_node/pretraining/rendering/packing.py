@@ -170,9 +170,7 @@ def _moved(packed: PackedShots, device: torch.device) -> PackedShots:
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    scenes = {
-        item.name: move(getattr(packed.scenes, item.name)) for item in fields(PackedScenes)
-    }
+    scenes = {item.name: move(getattr(packed.scenes, item.name)) for item in fields(PackedScenes)}
     others = {
         item.name: move(getattr(packed, item.name))
         for item in fields(packed)

@@ -80,7 +80,9 @@ def surface_of(shots: PackedShots, solids: Solids, ways: Vector, met: Met) -> Su
     axis = torch.where(on_shell, met.shell_axis, _farthest_axis(local))
     side = torch.where(on_shell, -_picked(axis, ways), _picked(axis, local)).sign()
     x, y, z = (
-        _picked(axis, (solid.turn[..., 3 * k], solid.turn[..., 3 * k + 1], solid.turn[..., 3 * k + 2]))
+        _picked(
+            axis, (solid.turn[..., 3 * k], solid.turn[..., 3 * k + 1], solid.turn[..., 3 * k + 2])
+        )
         * side
         for k in range(3)
     )
@@ -180,7 +182,9 @@ def _round_ones(
         + turn[..., 3 * k + 2] * gradient[2]
         for k in range(3)
     ]
-    length = torch.sqrt(dot((world[0], world[1], world[2]), (world[0], world[1], world[2]))) + 1e-12
+    length = (
+        torch.sqrt(dot((world[0], world[1], world[2]), (world[0], world[1], world[2]))) + 1e-12
+    )
     a, b, c = (torch.where(is_round, world[k] / length, normal[k]) for k in range(3))
     u = torch.where(tube & ~cap, torch.atan2(y, x) * solid.half[0], u)
     return (a, b, c), u, torch.where(tube, 3 * number + 2 * cap.long(), slot)
