@@ -297,11 +297,11 @@ def shell_depth(
     axis = torch.zeros_like(ways[0], dtype=torch.long)
     for k in range(3):
         inverse = 1.0 / ways[k]
-        far = None
+        ends = []
         for plane in (low_m[:, k], high_m[:, k]):
             distance = (plane - pose[:, k, 3]).float()[:, None, None]
-            t = torch.where(distance.isfinite(), distance * inverse, -torch.inf)
-            far = t if far is None else torch.maximum(far, t)
+            ends.append(torch.where(distance.isfinite(), distance * inverse, -torch.inf))
+        far = torch.maximum(ends[0], ends[1])
         far = torch.where(far > 0, far, torch.inf)
         nearer = far < depth
         depth = torch.where(nearer, far, depth)

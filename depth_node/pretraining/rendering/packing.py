@@ -194,9 +194,9 @@ def _float32(values: object) -> Tensor:
 
 
 def _slopes(camera: CameraModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x = (np.arange(camera.width) - camera.cx) / camera.fx
-    y = (np.arange(camera.height) - camera.cy) / camera.fy
-    return x, y
+    x = (np.arange(camera.width, dtype=np.float64) - camera.cx) / camera.fx
+    y = (np.arange(camera.height, dtype=np.float64) - camera.cy) / camera.fy
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
 
 def _face_materials(scenes: Sequence[Scene]) -> Tensor:

@@ -43,7 +43,6 @@ class RenderedBatch:
     """(B, 1, H, W) float32 along z at the pixel centres; +inf for sky."""
 
 
-@torch.inference_mode()
 def render(
     shots: PackedShots, generator: torch.Generator | None, supersample: int = 1
 ) -> RenderedBatch:
@@ -52,8 +51,9 @@ def render(
     :param generator: source of the sensors' noise, on that device; none is added where None.
     :param supersample: rays per pixel and axis for the colors.
     """
-    light, depth = lit(shots, supersample)
-    return RenderedBatch(develop(light, shots.sensor, generator), depth[:, None])
+    with torch.no_grad():
+        light, depth = lit(shots, supersample)
+        return RenderedBatch(develop(light, shots.sensor, generator), depth[:, None])
 
 
 def lit(shots: PackedShots, supersample: int = 1) -> tuple[Tensor, Tensor]:

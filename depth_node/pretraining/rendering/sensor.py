@@ -7,6 +7,8 @@ other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ def _softened(light: Tensor, blur_px: Tensor) -> Tensor:
     return blurred(light, deviation, _LARGEST_BLUR_PX)
 
 
-def _gains(light: Tensor, column) -> Tensor:  # type: ignore[no-untyped-def]
+def _gains(light: Tensor, column: Callable[[str], Tensor]) -> Tensor:
     mean = light.clamp_max(2.0).mean(dim=(1, 2, 3), keepdim=True)
     gain = column('exposure') * (0.25 / mean.clamp_min(0.01)) ** column('metering')
     return column('white_balance') * gain

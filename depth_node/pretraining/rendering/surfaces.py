@@ -76,14 +76,11 @@ def surface_of(shots: PackedShots, solids: Solids, ways: Vector, met: Met) -> Su
     count = solids.kind.shape[1]
     on_shell = met.number == count
     solid = _shown(shots, solids, met)
-    local = solid.local
+    local, turn = solid.local, solid.turn
     axis = torch.where(on_shell, met.shell_axis, _farthest_axis(local))
     side = torch.where(on_shell, -_picked(axis, ways), _picked(axis, local)).sign()
     x, y, z = (
-        _picked(
-            axis, (solid.turn[..., 3 * k], solid.turn[..., 3 * k + 1], solid.turn[..., 3 * k + 2])
-        )
-        * side
+        _picked(axis, (turn[..., 3 * k], turn[..., 3 * k + 1], turn[..., 3 * k + 2])) * side
         for k in range(3)
     )
     u = torch.where(axis == 0, local[1] * solid.half[1], local[0] * solid.half[0])
@@ -176,15 +173,16 @@ def _round_ones(
         torch.where(cap, z.sign(), torch.where(tube, -slope * radius, z) / solid.half[2]),
     )
     turn = solid.turn
-    world = [
+    a, b, c = (
         turn[..., 3 * k] * gradient[0]
         + turn[..., 3 * k + 1] * gradient[1]
         + turn[..., 3 * k + 2] * gradient[2]
         for k in range(3)
-    ]
-    length = (
-        torch.sqrt(dot((world[0], world[1], world[2]), (world[0], world[1], world[2]))) + 1e-12
     )
-    a, b, c = (torch.where(is_round, world[k] / length, normal[k]) for k in range(3))
+    length = torch.sqrt(a * a + b * b + c * c) + 1e-12
+    a, b, c = (
+        torch.where(is_round, own / length, flat)
+        for own, flat in zip((a, b, c), normal, strict=True)
+    )
     u = torch.where(tube & ~cap, torch.atan2(y, x) * solid.half[0], u)
     return (a, b, c), u, torch.where(tube, 3 * number + 2 * cap.long(), slot)
