@@ -256,14 +256,15 @@ def test_batches_from_shots_repeat_with_the_seed_and_hold_what_was_rendered():
 
 
 def test_depth_in_a_pool_is_mirrored_with_its_picture_and_taken_to_the_cards_focal_length():
-    spec = dataclasses.replace(SPEC, shapes=((32, 64),), shares=(1.0,))
+    spec = dataclasses.replace(SPEC, shapes=((32, 64),), shares=(1.0,), reuse=3)
     packed = next(iter(SceneShots(spec, 5)))
-    batch = next(device_batches(spec, 5, [packed], torch.device('cpu')))
+    drawn = list(device_batches(spec, 5, [packed], torch.device('cpu')))
     views = renderer.render(packed[1], None)
     factor = (32.0 / packed[1].fx)[:, None, None, None]
     expected = (views.depth_m * factor).clamp(0.15, 80.0).log()
     matched = set()
-    for depth, far in zip(batch.log_depth, batch.far, strict=True):
+    depths = torch.cat([batch.log_depth for batch in drawn])
+    for depth, far in zip(depths, torch.cat([batch.far for batch in drawn]), strict=True):
         turned = [torch.equal(depth, item) for item in expected]
         mirrored = [torch.equal(depth, item.flip(2)) for item in expected]
         assert any(turned) or any(mirrored)

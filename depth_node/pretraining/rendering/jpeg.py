@@ -47,9 +47,10 @@ def compressed(rgb: Tensor, quality: Tensor) -> Tensor:
     height, width = rgb.shape[-2:]
     padding = (0, -width % (2 * _BLOCK), 0, -height % (2 * _BLOCK))
     ycc = torch.einsum('ij,bjhw->bihw', _matrix(_TO_YCC, rgb), F.pad(rgb, padding, 'replicate'))
+    ycc = ycc.round()  # colors are coded as whole numbers
     scale = torch.where(quality < 50, torch.floor(5000 / quality.clamp_min(1)), 200 - 2 * quality)
-    luminance = _coded(ycc[:, :1] - 128.0, _table(_LUMINANCE, scale)) + 128.0
-    chrominance = _coded(F.avg_pool2d(ycc[:, 1:], 2), _table(_CHROMINANCE, scale))
+    luminance = _coded(ycc[:, :1] - 128.0, _table(_LUMINANCE, scale)).round() + 128.0
+    chrominance = _coded(F.avg_pool2d(ycc[:, 1:], 2).round(), _table(_CHROMINANCE, scale))
     chrominance = F.interpolate(chrominance, scale_factor=2, mode='bilinear', align_corners=False)
     whole = torch.cat((luminance, chrominance), dim=1)[..., :height, :width]
     back = torch.einsum('ij,bjhw->bihw', _matrix(_TO_RGB, rgb), whole)
