@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 
@@ -279,6 +280,19 @@ def test_both_ways_of_making_batches_draw_the_same_kinds_of_scenes():
     sample = samples.draw(again, 24, 32)[0]
     assert sample.kind == shot.scene.kind and sample.camera == shot.camera
     np.testing.assert_array_equal(sample.depth_m, samples.taken(shot, None).depth_m)
+
+
+def test_workers_send_the_shots_that_this_process_would_draw_and_keep_no_files_open():
+    source = iter(batches_room._loader(SceneShots(SPEC, 5), 1))
+    here = iter(SceneShots(SPEC, 5))
+    before = len(os.listdir('/proc/self/fd'))
+    kept = [next(source) for _ in range(2)]
+    assert len(os.listdir('/proc/self/fd')) <= before + 4
+    for index, sent in kept:
+        number, own = next(here)
+        assert index == number
+        assert torch.equal(sent.scenes.center_m, own.scenes.center_m)
+        assert torch.equal(sent.sensor, own.sensor) and sent.scene.dtype == own.scene.dtype
 
 
 def test_a_pool_smaller_than_a_batch_is_refused():

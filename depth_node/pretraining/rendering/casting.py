@@ -3,13 +3,14 @@
 Images are cut into tiles of 16 x 16 rays, and every tile has a list of the solids whose rectangle
 in the image meets it.  Step k of the loop over a kind intersects, in all tiles whose list is
 longer than k, the tile with the k-th solid of its own list: tiles lie sorted by the length of
-their lists, so that those are a prefix, and no work is spent on padding.  The host waits for the
-device twice per kind and view direction (the pairs, the lengths), never per solid.
+their lists, so that those are a prefix, and hardly any work is spent on padding.  The host waits
+for the device twice per kind (the pairs, the lengths), never per solid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ Vector = tuple[Tensor, Tensor, Tensor]
 
 _NEAR_M = 1e-3
 _TILE = 16
+_TILES_AT_ONCE = 4096
+_MOST_STEPS = 16
 _MARGIN = 1e-5
 _SIGNS = [(x, y, z) for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)]
 _EDGES = [(i, i + step) for step in (1, 2, 4) for i in range(8) if not i & step]
@@ -199,18 +202,34 @@ def _cast_kind(
         return
     order = lists.length.argsort(descending=True, stable=True)[: prefixes[0]]
     start = (lists.length.cumsum(0) - lists.length)[order]
-    x, y = tiles.x()[order], tiles.y()[order]
+    end = start + lists.length[order]
+    x, y = tiles.x()[order, None], tiles.y()[order, None]
     best, winner = depth[order], number[order]
-    for step, tile_count in enumerate(prefixes):
-        pair = start[:tile_count] + step
-        solid = rows[lists.row[pair]][:, :, None, None]
-        hit = meet(solid, x[:tile_count], y[:tile_count])
-        nearer = (hit < best[:tile_count]) & (hit > _NEAR_M)
-        best[:tile_count].copy_(torch.where(nearer, hit, best[:tile_count]))
-        named = lists.number[pair].to(torch.int32)[:, None, None]
-        winner[:tile_count].copy_(torch.where(nearer, named, winner[:tile_count]))
+    for step, together, count in _schedule(prefixes):
+        pair = start[:count, None] + torch.arange(step, step + together, device=start.device)
+        listed = (pair < end[:count, None])[..., None, None]
+        pair = pair.clamp_max(len(lists.row) - 1)
+        solid = rows[lists.row[pair]].movedim(2, 0)[..., None, None]  # (columns, n, k, 1, 1)
+        hit = meet(solid, x[:count], y[:count])  # (n, k, 16, 16)
+        hit, which = torch.where(listed & (hit > _NEAR_M), hit, torch.inf).min(dim=1)
+        named = lists.number[pair].gather(1, which.flatten(1)).view_as(which).to(torch.int32)
+        nearer = hit < best[:count]
+        best[:count].copy_(torch.where(nearer, hit, best[:count]))
+        winner[:count].copy_(torch.where(nearer, named, winner[:count]))
     depth[order] = best
     number[order] = winner
+
+
+def _schedule(prefixes: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield first step, number of steps taken together, and tiles.
+
+    Where few tiles are left, steps cost the time of their launch: many are taken at once.
+    """
+    step = 0
+    while step < len(prefixes):
+        together = min(max(1, _TILES_AT_ONCE // prefixes[step]), _MOST_STEPS, len(prefixes) - step)
+        yield step, together, prefixes[step]
+        step += together
 
 
 def _prefixes(lengths: Tensor) -> list[int]:
@@ -232,7 +251,7 @@ def _round_rows(solids: Solids) -> Tensor:
 
 
 def _along(row: Tensor, axis: int, x: Tensor, y: Tensor) -> Tensor:
-    return (x * row[:, 3 * axis] + row[:, 3 * axis + 2]) + y * row[:, 3 * axis + 1]
+    return (x * row[3 * axis] + row[3 * axis + 2]) + y * row[3 * axis + 1]
 
 
 def _box(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -240,7 +259,7 @@ def _box(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
     ends = []
     for axis in range(3):
         inverse = 1.0 / _along(row, axis, x, y)
-        first, second = inverse * row[:, 9 + axis], inverse * row[:, 12 + axis]
+        first, second = inverse * row[9 + axis], inverse * row[12 + axis]
         ends.append((torch.minimum(first, second), torch.maximum(first, second)))
     enter = torch.maximum(torch.maximum(ends[0][0], ends[1][0]), ends[2][0])
     leave = torch.minimum(torch.minimum(ends[0][1], ends[1][1]), ends[2][1])
@@ -254,7 +273,7 @@ def _cylinder(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     x, y = x.double(), y.double()
     dx, dy, dz = (_along(row, axis, x, y) for axis in range(3))
-    ox, oy, oz, taper = (row[:, 9 + k] for k in range(4))
+    ox, oy, oz, taper = (row[9 + k] for k in range(4))
     slope = 0.5 * (taper - 1.0)
     radius = 0.5 * (taper + 1.0) + slope * oz
     dr = slope * dz
@@ -277,7 +296,7 @@ def _ellipsoid(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Return the depth at which rays enter the unit ball; +inf where they miss it."""
     x, y = x.double(), y.double()
     dx, dy, dz = (_along(row, axis, x, y) for axis in range(3))
-    ox, oy, oz = (row[:, 9 + k] for k in range(3))
+    ox, oy, oz = (row[9 + k] for k in range(3))
     a = dx * dx + dy * dy + dz * dz
     b = ox * dx + oy * dy + oz * dz
     c = ox * ox + oy * oy + oz * oz - 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
@@ -24,8 +25,23 @@ NOTHING = 255
 _NO_JPEG = 0
 
 
+class _Sent:
+    """Travels between processes as bytes: each shared tensor would hold an open file."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        values = (getattr(self, item.name) for item in fields(self))  # type: ignore[arg-type]
+        arrays = [value.numpy() if isinstance(value, Tensor) else value for value in values]
+        return _received, (type(self), arrays)
+
+
+def _received(kind: Callable[..., object], values: Sequence[object]) -> object:
+    return kind(
+        *(torch.from_numpy(item) if isinstance(item, np.ndarray) else item for item in values)
+    )
+
+
 @dataclass(frozen=True)
-class PackedScenes:
+class PackedScenes(_Sent):
     """S scenes; P solids, M materials and N openings of the richest of them; world as in world/.
 
     float64 where positions are subtracted, float32 elsewhere.
@@ -77,7 +93,7 @@ class PackedScenes:
 
 
 @dataclass(frozen=True)
-class PackedShots:
+class PackedShots(_Sent):
     """B views of S scenes, all of one size."""
 
     scenes: PackedScenes
