@@ -13,6 +13,7 @@ import pytest
 pytest_plugins = ['node_rig']
 
 _ABOUT_TORCH = (
+    'batch_rendering',
     'conformance',
     'cuda_engine',
     'diffnet',
