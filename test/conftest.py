@@ -43,6 +43,7 @@ _ABOUT_TORCH = (
     'network_vectors',
     'performance_page',
     'pretraining',
+    'pretraining_steps',
     'quantization',
     'rewrites',
     'sqldepth',

@@ -23,7 +23,6 @@ from depth_node.pretraining import views as views_room  # noqa: E402
 from depth_node.pretraining.augmentation import AugmentationSettings  # noqa: E402
 from depth_node.pretraining.augmentation import reframed  # noqa: E402
 from depth_node.pretraining.augmentation import relit  # noqa: E402
-from depth_node.pretraining.batch import Batch  # noqa: E402
 from depth_node.pretraining.batch import BatchSpec  # noqa: E402
 from depth_node.pretraining.batches import batches  # noqa: E402
 from depth_node.pretraining.bundling import bundle  # noqa: E402
@@ -31,8 +30,6 @@ from depth_node.pretraining.losses import LossWeights  # noqa: E402
 from depth_node.pretraining.losses import log_depth_loss  # noqa: E402
 from depth_node.pretraining.losses import log_depth_of  # noqa: E402
 from depth_node.pretraining.notes import notes_of  # noqa: E402
-from depth_node.pretraining.stepping import Stepper  # noqa: E402
-from depth_node.pretraining.stepping import StepSettings  # noqa: E402
 from depth_node.pretraining.trainer import Progress  # noqa: E402
 from depth_node.pretraining.trainer import Stage  # noqa: E402
 from depth_node.pretraining.trainer import Trainer  # noqa: E402
@@ -41,8 +38,10 @@ from depth_node.pretraining.views import JudgedView  # noqa: E402
 from depth_node.pretraining.views import judged  # noqa: E402
 from depth_node.pretraining.views import load_views  # noqa: E402
 from depth_node.pretraining.views import predicted_depth  # noqa: E402
+from depth_node.tools import pretrain  # noqa: E402
 from depth_node.tools.pretrain import chosen_device  # noqa: E402
 from depth_node.world import recording as world  # noqa: E402
+from depth_node.world import samples  # noqa: E402
 from depth_node.world.samples import Sample  # noqa: E402
 
 RANGE_M = (0.1, 100.0)
@@ -247,6 +246,36 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert record['torch'] == torch.__version__ and record['processor']
 
 
+def test_steps_that_are_counted_late_are_the_same_steps(tmp_path: Path) -> None:
+    """A GPU is not waited for after every step; neither the plan nor the result may change."""
+    eager, late = trainer(tmp_path / 'eager', 10, []), trainer(tmp_path / 'late', 10, [])
+    late._unread_steps = 3
+    weights = [each.run().state_dict() for each in (eager, late)]
+    assert eager.progress.images == late.progress.images == 10
+    assert eager.progress.steps == late.progress.steps == 5
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_the_curve_judges_trained_kinds_and_kinds_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[str] = []
+    inner = samples.draw
+
+    def noted(*arguments: object, **others: object) -> list[Sample]:
+        found = inner(*arguments, **others)
+        drawn.extend(sample.kind for sample in found)
+        return found
+
+    monkeypatch.setattr('depth_node.world.samples.draw', noted)
+    monkeypatch.setattr(pretrain, '_HELD_OUT_VIEWS', 4)
+    data = pretrain._judged_data(((24, 32),), ())
+    assert list(data) == ['world (held-out scenes)', 'world (kinds held out)']
+    assert all(len(views) == 4 for views in data.values())
+    assert set(drawn[:4]) <= set(samples.SHARES)
+    assert set(drawn[4:]) <= set(samples.HELD_OUT_SHARES)
+
+
 def test_a_loss_that_is_no_number_changes_nothing_and_then_ends(tmp_path: Path) -> None:
     broken = trainer(tmp_path, 100, [])
     averaged = broken._stepper.averaged.state_dict()
@@ -259,79 +288,6 @@ def test_a_loss_that_is_no_number_changes_nothing_and_then_ends(tmp_path: Path) 
     assert broken.progress.images == 0
     for name, value in averaged.items():
         assert torch.equal(value, before[name])
-
-
-def stepper() -> Stepper:
-    wanted = plan(8)
-    settings = StepSettings(
-        RANGE_M, (0.15, 80.0), wanted.weights, wanted.augmentation, 0, 0.02, 1.0, 0.998
-    )
-    return Stepper(network(), settings, torch.device('cpu'))
-
-
-def batch_of(value: float) -> Batch:
-    generator = torch.Generator().manual_seed(6)
-    image = torch.randint(0, 256, (2, 3, 32, 64), generator=generator).to(torch.uint8)
-    return Batch(image, torch.full((2, 1, 32, 64), value))
-
-
-def flat(state: object) -> list[torch.Tensor]:
-    if isinstance(state, dict):
-        return [item for value in state.values() for item in flat(value)]
-    return [state] if isinstance(state, torch.Tensor) else []
-
-
-@pytest.mark.parametrize('where', [0, 1, 3], ids=['first', 'second', 'last'])
-def test_a_broken_step_leaves_no_trace_in_weights_statistics_and_optimiser(where: int) -> None:
-    clean, hit = stepper(), stepper()
-    for number in range(3):
-        if number == where:
-            hit.step(batch_of(math.nan), number, 1e-3)
-        clean.step(batch_of(2.0), number, 1e-3)
-        hit.step(batch_of(2.0), number, 1e-3)
-    if where == 3:
-        hit.step(batch_of(math.nan), 3, 1e-3)
-    found = hit.counted()
-    assert found.taken == 3 and found.broken == 1
-    assert found.loss == pytest.approx(clean.counted().loss) and found.loss > 0.0
-    states = flat(clean.state()), flat(hit.state())
-    assert len(states[0]) == len(states[1]) > 300
-    assert all(torch.equal(one, two) for one, two in zip(*states, strict=True))
-    fresh = stepper().network.state_dict()
-    trained = clean.network.state_dict()
-    assert not all(torch.equal(fresh[name], value) for name, value in trained.items())
-
-
-def test_broken_steps_in_a_row_are_counted_over_several_readings() -> None:
-    there = stepper()
-    for number, value in enumerate((math.nan, math.nan, 2.0, math.nan)):
-        there.step(batch_of(value), number, 1e-3)
-    assert there.counted().broken == 2
-    there.step(batch_of(math.nan), 4, 1e-3)
-    found = there.counted()
-    assert found.broken == 2 and found.taken == 0 and found.loss == 0.0
-
-
-def test_a_checkpoint_of_an_optimiser_that_was_not_fused_goes_on(tmp_path: Path) -> None:
-    """Trainings that began before steps could be left out on the device must not lose them."""
-    there = stepper()
-    there.step(batch_of(2.0), 0, 1e-3)
-    state = there.state()
-    old = torch.optim.AdamW(there.network.parameters())
-    groups = [
-        {**own, 'params': theirs['params'], 'weight_decay': theirs['weight_decay']}
-        for own, theirs in zip(
-            old.state_dict()['param_groups'] * 2, state['optimizer']['param_groups'], strict=True
-        )
-    ]
-    assert not groups[0]['fused']
-    again = stepper()
-    again.load({**state, 'optimizer': {**state['optimizer'], 'param_groups': groups}})
-    before = [item.clone() for item in flat(again.state())]
-    again.step(batch_of(math.nan), 1, 1e-3)
-    assert all(torch.equal(a, b) for a, b in zip(before, flat(again.state()), strict=True))
-    again.step(batch_of(2.0), 1, 1e-3)
-    assert again.counted().taken == 1
 
 
 def awake(variant: str) -> torch.nn.Module:
@@ -394,18 +350,6 @@ def test_a_training_on_a_gpu_takes_steps_and_goes_on(tmp_path: Path) -> None:
     assert second.progress.images == first.progress.images == 80
     record = json.loads((tmp_path / 'training.json').read_text())
     assert record['device'] == torch.cuda.get_device_name() in record['seconds_on']
-
-
-@pytest.mark.gpu
-def test_a_broken_step_leaves_no_trace_on_a_gpu() -> None:
-    cuda = torch.device('cuda')
-    there = Stepper(network(), stepper()._settings, cuda)
-    for number, value in enumerate((2.0, math.nan)):
-        before = [item.clone() for item in flat(there.state())]
-        batch = batch_of(value)
-        there.step(Batch(batch.image.to(cuda), batch.depth.to(cuda)), number, 1e-3)
-    assert all(torch.equal(a, b) for a, b in zip(before, flat(there.state()), strict=True))
-    assert there.counted().taken == 1
 
 
 def test_views_of_a_recording_carry_their_true_depth(tmp_path: Path) -> None:
