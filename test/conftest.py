@@ -24,6 +24,7 @@ _ABOUT_TORCH = (
     'finetune_takes',
     'finetuning_losses',
     'finetuning_samples',
+    'finetuning_settled_scale',
     'finetuning_step',
     'finetuning_trainer',
     'finetuning_warp',
