@@ -22,6 +22,7 @@ _ABOUT_TORCH = (
     'export',
     'finetune_run',
     'finetune_takes',
+    'finetune_telling',
     'finetuning_losses',
     'finetuning_samples',
     'finetuning_settled_scale',
