@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores
 from rosbags.typesys import get_typestore
 
+from depth_node.dataset.audit import Audit
+from depth_node.dataset.gyro_rotation import steadied_poses
 from depth_node.dataset.poses import inverted
 from depth_node.dataset.poses import rotation_vectors
+from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.image_codec import encode_jpeg
+from depth_node.recording import Recording
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, CAMERA_INFO = '/camera/image_raw/compressed', '/camera/camera_info'
@@ -167,6 +172,14 @@ def with_yaw_noise(spread_rad: float) -> Alter:
         return message
 
     return alter
+
+
+def used_poses(recording: Recording, audit: Audit) -> Trajectory:
+    """The poses that an audit makes of a recording, in the clock of the images."""
+    topics = topics_of(recording, audit.choice)
+    found = steadied_poses(recording, topics, audit.camera_frame, audit.gyro_use)
+    assert found is not None
+    return replace(found, stamps_ns=found.stamps_ns + audit.applied_offset_ns)
 
 
 def turning_error_rad(poses: Trajectory, truth: Trajectory, apart: int = 3) -> float:

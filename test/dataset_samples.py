@@ -19,8 +19,8 @@ from depth_node import camera
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.frame_cache import FrameCache
-from depth_node.dataset.projection import decoded_depth
 from depth_node.frames import CameraFields
+from depth_node.image_codec import decode_depth_image
 from depth_node.recording import open_recording
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
@@ -80,7 +80,7 @@ def true_depth(settings: RecordingSettings) -> dict[int, np.ndarray]:
         slopes = np.stack(np.meshgrid(*camera.ray_slopes(model)), axis=2).astype(np.float64)
         u, v = np.moveaxis(camera.distort_slopes(slopes, fields), 2, 0).astype(np.float32)
         for record in recording.records([topics.depth]):
-            depth = decoded_depth(record.content)
+            depth = decode_depth_image(record.content)
             made[record.content.stamp_ns] = cv2.remap(
                 depth, u, v, cv2.INTER_NEAREST, borderValue=float('nan')
             )

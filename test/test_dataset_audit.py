@@ -12,7 +12,6 @@ import pytest
 from depth_node.dataset.audit import audit_from_json
 from depth_node.dataset.audit import describe
 from depth_node.dataset.audit_recording import audit_recording
-from depth_node.dataset.audit_recording import camera_trajectory
 from depth_node.dataset.clock_offset import ImageTurns
 from depth_node.dataset.clock_offset import TurnRates
 from depth_node.dataset.clock_offset import offset_of_turns
@@ -131,9 +130,7 @@ def test_a_delay_of_the_images_is_found_within_15_ms(room, tmp_path, delay_ms):
     assert abs(audit.clock_offset.offset_s * 1e3 - delay_ms) < 15.0
     assert audit.clock_offset.is_applicable and audit.clock_offset.correlation > 0.95
     assert any(f'too {"late" if delay_ms > 0 else "early"}' in text for text in audit.warnings)
-    with open_recording(path) as recording:
-        trajectory = camera_trajectory(recording, audit)
-    assert trajectory.stamps_ns[0] - T0 == audit.applied_offset_ns
+    assert abs(audit.applied_offset_ns / 1e6 - delay_ms) < 15.0
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_what_cannot_be_used_is_counted(tmp_path, monkeypatch):
     stamps[9] = stamps[8] + 1000
     zoomed = info_of(200.0)
     fields = [zoomed if k == 2 else info_of() for k in range(12)]
-    decode, seen = image_codec.decode_raw, []
+    decode, seen = image_codec.decode_image, []
 
     def broken(image):
         seen.append(image.stamp_ns)
@@ -171,7 +171,7 @@ def test_what_cannot_be_used_is_counted(tmp_path, monkeypatch):
             raise ImageRejected('image_size', 'image', 'x', 'y')
         return decode(image)
 
-    monkeypatch.setattr(image_codec, 'decode_raw', broken)
+    monkeypatch.setattr(image_codec, 'decode_image', broken)
     film(tmp_path / 'film', 12, stamps, fields)
     cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
     assert cache.dropped == {'undecodable': 1, 'stamp': 1, 'other_camera': 1, 'rate': 1}
@@ -226,6 +226,6 @@ def test_a_recording_without_usable_images_is_refused(tmp_path, monkeypatch):
     def broken(image):
         raise ImageRejected('image_size', 'image', 'x', 'y')
 
-    monkeypatch.setattr(image_codec, 'decode_raw', broken)
+    monkeypatch.setattr(image_codec, 'decode_image', broken)
     with pytest.raises(RecordingError, match='can be decoded'):
         cache_recording(tmp_path / 'film', SETTINGS, tmp_path)

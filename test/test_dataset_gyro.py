@@ -8,11 +8,11 @@ import altered_recordings as spoilt
 import numpy as np
 import pytest
 from altered_recordings import turning_error_rad
+from altered_recordings import used_poses
 
 from depth_node.dataset.audit import audit_from_json
 from depth_node.dataset.audit import describe
 from depth_node.dataset.audit_recording import audit_recording
-from depth_node.dataset.audit_recording import camera_trajectory
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.clock_offset import ImageTurns
@@ -121,7 +121,7 @@ def test_offsets_compose_where_all_clocks_differ(hand, tmp_path):
     assert audit.gyro.poses.offset_s == pytest.approx(0.12, abs=0.005)
     assert audit.clock_offset.offset_s == pytest.approx(-0.04, abs=0.01)
     with open_recording(tmp_path / 'bag') as recording:
-        poses = camera_trajectory(recording, audit)
+        poses = used_poses(recording, audit)
     # a pose of the moment T0 is stamped 0.12 s later, the image of that moment 0.08 s
     assert poses.stamps_ns[0] - T0 == pytest.approx(80_000_000, abs=10_000_000)
 
@@ -244,18 +244,18 @@ def test_the_gyroscope_tells_a_wrong_focal_length_from_wrong_odometry(hand, tmp_
 
 def test_a_gyroscope_steadies_poses_that_shake(hand, plain, tmp_path):
     with open_recording(hand) as recording:
-        truth = camera_trajectory(recording, plain)
+        truth = used_poses(recording, plain)
     audit = audited(hand, tmp_path, spoilt.with_yaw_noise(0.005))
     before, after = audit.gyro.apart_rad_s
     assert audit.gyro.use is not None and after < 0.5 * before
     assert audit_from_json(audit.to_json()) == audit and 'steadied' in describe(audit)
     with open_recording(tmp_path / 'bag') as recording:
-        steady = camera_trajectory(recording, audit)
-        shaking = camera_trajectory(recording, replace(audit, gyro=None))
+        steady = used_poses(recording, audit)
+        shaking = used_poses(recording, replace(audit, gyro=None))
     assert turning_error_rad(shaking, truth) > 0.005
     assert turning_error_rad(steady, truth) < 0.3 * turning_error_rad(shaking, truth)
     settings = CacheSettings.of(audit, [(120, 160)], 'native')
     cache = cache_recording(tmp_path / 'bag', settings, tmp_path)
-    moment = [frame.stamp_ns - audit.applied_offset_ns for frame in cache.frames]
-    wanted, _ = steady.shifted(-audit.applied_offset_ns).at_many(np.array(moment))
+    # `steady` has the clock of the images already
+    wanted, _ = steady.at_many(np.array([frame.stamp_ns for frame in cache.frames]))
     np.testing.assert_allclose(cache.poses[:, :3, :3], wanted[:, :3, :3], atol=1e-6)

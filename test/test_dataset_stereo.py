@@ -22,7 +22,6 @@ from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.pairs import PairPlan
-from depth_node.dataset.projection import decoded_depth
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import disagreements
 from depth_node.dataset.scale import estimate_scales
@@ -33,6 +32,7 @@ from depth_node.dataset.stereo_rig import refusal_of_pose
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import RecordingError
 from depth_node.image_codec import decode_compressed
+from depth_node.image_codec import decode_depth_image
 from depth_node.recording import open_recording
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.rig import CameraMount
@@ -67,7 +67,8 @@ def moment(settings):
             found[wanted[record.topic]] = record.content
     rgb, partner = decode_compressed(found['rgb']), decode_compressed(found['partner'])
     return (
-        (found['fields'], found['partner_fields']), (rgb, partner), decoded_depth(found['depth']),
+        (found['fields'], found['partner_fields']), (rgb, partner),
+        decode_depth_image(found['depth']),
     )  # fmt: skip
 
 

@@ -98,8 +98,6 @@ def test_a_pose_between_two_is_interpolated_and_none_outside_or_in_a_gap():
     assert found.connected(int(stamps[2]) + 5, int(stamps[8]) + 5)
     assert not found.connected(int(stamps[8]), int(stamps[17]))
     assert not found.connected(int(stamps[8]), int(stamps[12]))
-    later = found.shifted(80_000_000)
-    np.testing.assert_allclose(later.at(int(stamps[3]) + 80_000_000), poses[3], atol=1e-12)
 
 
 def test_stamps_that_repeat_or_go_back_are_mended_and_said():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
@@ -17,20 +16,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import altered_recordings as spoilt
+import cv2
+import numpy as np
 import pytest
 import torch
-from finetune_check import __main__ as long_checks
-from finetune_check.row import Row
 from finetune_start import command
 from finetune_start import exported_without_graphs
 from finetune_start import hashes
 from finetune_start import scaled_start
-from result_schema import problems_of
 from safetensors.torch import load_file
 
 from depth_node import model_folder
 from depth_node.dataset import cache_writer
+from depth_node.dataset import even_scale
 from depth_node.dataset import scale
+from depth_node.dataset.frame_cache import open_cache
 from depth_node.finetuning import auditing
 from depth_node.finetuning import learning
 from depth_node.finetuning import progress
@@ -80,6 +80,7 @@ def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 def save_often(patch: pytest.MonkeyPatch) -> None:
     """Save every second step: a checkpoint of the usual hundred would come after the end."""
     patch.setattr(scale, '_MOST_FRAMES', 6)
+    patch.setattr(even_scale, '_MOST_FRAMES', 6)
     patch.setattr(
         learning,
         'TrainingSettings',
@@ -200,8 +201,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
         'from depth_node.finetuning import learning, progress, trainer\n'
         'from depth_node.tools import finetune\n'
         'made = learning.TrainingSettings\n'
-        'from depth_node.dataset import scale\n'
-        'scale._MOST_FRAMES = 6\n'
+        'from depth_node.dataset import even_scale, scale\n'
+        'scale._MOST_FRAMES = even_scale._MOST_FRAMES = 6\n'
         f'few = dict(save_every={SAVE_EVERY}, record_every=1)\n'
         'learning.TrainingSettings = lambda **given: replace(made(**given), **few)\n'
         'def die(bars, told):\n'
@@ -313,6 +314,69 @@ def test_what_is_not_better_leaves_the_start_model_byte_for_byte(
     assert run(place, out, 'right', scale='none', steps=2) == NOT_IMPROVED
 
 
+def test_a_damaged_weight_in_best_or_candidate_is_put_right_when_the_command_runs_again(
+    place, first, tmp_path, monkeypatch
+):
+    out = copied(first, tmp_path / 'run')
+    monkeypatch.setattr(stages, 'proven', forbidden('proven'))
+    before = hashes(out / 'best')
+    for spoil in (flipped, cut, Path.unlink):
+        spoil(out / 'best' / 'weights.safetensors')
+        assert run(place, out, 'near') == 0
+        assert hashes(out / 'best') == before
+    # without a whole candidate nothing may be handed out as proven: it is written again
+    flipped(out / 'candidate' / 'weights.safetensors')
+    flipped(out / 'best' / 'weights.safetensors')
+    monkeypatch.setattr(stages, 'learned', forbidden('learned'))
+    with pytest.raises(AssertionError, match='learned ran again'):
+        run(place, out, 'near')
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_of_the_states_of_older_trainings_the_last_one_is_kept_and_none_that_is_held(tmp_path):
+    folder, other = RunFolder(tmp_path), RunFolder(tmp_path)
+    for age, key in enumerate(('first', 'held', 'third', 'last', 'now')):
+        (folder.checkpoint / key).mkdir(parents=True)
+        state = folder.checkpoint / key / 'last.pt'
+        state.write_bytes(b'state')
+        os.utime(state, ns=(age * 10**9, age * 10**9))
+        os.utime(folder.checkpoint / key, ns=(0, 0))
+    with RunFolder(tmp_path, leads=False).training('held'), folder.training('now') as current:
+        assert current == folder.checkpoint / 'now'
+        kept = {path.name for path in folder.checkpoint.iterdir()}
+        assert kept == {'held', 'last', 'now'}
+        assert folder.removed_trainings == ['first', 'third']
+    with other.training('last'):
+        pass
+    assert {path.name for path in folder.checkpoint.iterdir()} == {'last', 'now'}
+
+
+def test_a_mask_of_the_robot_reaches_the_frames_and_a_bad_one_stops_at_the_door(
+    place, tmp_path, capsys
+):
+    out, mask, bad = tmp_path / 'run', tmp_path / 'mask.png', tmp_path / 'bad.png'
+    drawn = np.zeros((120, 160), np.uint8)
+    drawn[90:] = 255
+    cv2.imwrite(str(mask), drawn)
+    cv2.imwrite(str(bad), 255 - 0 * drawn)
+    assert run(place, tmp_path / 'none', 'near', 'cache', ego_mask=bad) == REFUSED
+    assert 'white is the robot' in capsys.readouterr().err and not (tmp_path / 'none').exists()
+    assert run(place, out, 'near', 'cache', ego_mask=mask) == 0
+    (frames,) = (out / 'frames').iterdir()
+    seen = open_cache(frames).seen
+    lowest = round(0.75 * len(seen))
+    assert seen[: lowest - 1].all() and not seen[lowest + 1 :].any()
+
+
 def test_a_folder_in_which_another_run_works_is_left_alone(place, tmp_path, capsys):
     with RunFolder(tmp_path).locked():
         assert run(place, tmp_path, 'near') == REFUSED
@@ -400,65 +464,3 @@ def test_a_recording_that_teaches_too_little_ends_with_2_and_counts_the_frames(
     assert run(tmp_path, tmp_path / 'run', place / 'near', bag='short') == UNUSABLE
     assert 'frames that can be learned from' in capsys.readouterr().err
     assert run(tmp_path, tmp_path / 'run', place / 'near', bag='missing') == UNUSABLE
-
-
-class Clock:
-    now_s = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
-def test_a_log_gets_a_line_now_and_then_and_no_bar(monkeypatch):
-    stream, clock = io.StringIO(), Clock()
-    monkeypatch.setattr(progress, 'time', clock)
-    bars = finetune.Bars(stream)
-    for second in range(100):
-        clock.now_s = float(second)
-        bars.counted('frames of drive', second, 400)
-    bars.trained(trainer.Progress(0, 800, float('nan'), 0.1, float('nan')))
-    clock.now_s += 30.0
-    bars.trained(trainer.Progress(120, 800, 3725.0, 0.1, 0.714))
-    bars.close()
-    lines = stream.getvalue().split('\n')
-    assert lines[0] == 'frames of drive: 30 of 400 (7 %), 6:10 left'
-    assert lines[2].startswith('frames of drive: 90 of 400')
-    assert lines[3] == (
-        'training: 120 of 800 (15 %), 1:02:05 left, photometric 0.71 of standing still'
-    )
-    assert lines[4:] == ['']
-    assert '\r' not in stream.getvalue()
-
-
-def test_a_terminal_gets_a_bar(monkeypatch):
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, 'isatty', lambda: True, raising=False)
-    bars = finetune.Bars(stream)
-    bars.counted('frames of drive', 0, 400)
-    bars.counted('frames of drive', 200, 400)
-    bars.close()
-    assert '\r' in stream.getvalue() and 'frames of drive' in stream.getvalue()
-
-
-def test_the_results_of_the_long_checks_keep_the_schema_and_tell_what_was_missed(
-    tmp_path, monkeypatch, capsys
-):
-    def check(setting):
-        row = Row('image_delay')
-        row.at_most('error, ms', 3.0 / setting.share, 15.0)
-        row.at_least('nothing', float('nan'), 0.0) if setting.share < 0.5 else None
-        return row
-
-    def apart(name, options):
-        options.names, options.row = [name], tmp_path / 'row.json'
-        long_checks._run_here(options)
-        return json.loads((tmp_path / 'row.json').read_text())
-
-    monkeypatch.setattr(long_checks, 'CHECKS', {'image_delay': check})
-    monkeypatch.setattr(long_checks, '_run_apart', apart)
-    out = tmp_path / 'finetuning.json'
-    assert long_checks.main(['image_delay', '--out', str(out)]) == 0
-    assert problems_of(json.loads(out.read_text())) == []
-    assert long_checks.main(['image_delay', '--share', '0.1', '--out', str(out)]) == 1
-    assert capsys.readouterr().out.count('MISSED') == 2
-    assert problems_of(json.loads(out.read_text())) == []

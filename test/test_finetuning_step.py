@@ -44,12 +44,16 @@ def is_float32(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
-def test_the_fast_step_is_the_plain_one() -> None:
+@pytest.mark.parametrize('same_brightness', [False, True])
+def test_the_fast_step_is_the_plain_one(same_brightness: bool) -> None:
     # in float64, so that no pixel is decided by rounding
     network, taken = network_of('lite-mono', 'tiny'), samples()
     weights = LossWeights(sparse=0.2, teacher=0.1)
     batch = taken.batch(0)
     batch = replace(batch, teacher=batch.start)
+    if same_brightness:
+        drawn = torch.rand(batch.present.shape, generator=torch.Generator().manual_seed(2))
+        batch = replace(batch, gain=0.6 + drawn)
     batch = replace(
         batch, **{name: v.double() for name, v in vars(batch).items() if is_float32(v)}
     )
@@ -74,6 +78,24 @@ def test_the_fast_step_is_the_plain_one() -> None:
     for mine, theirs in zip(quick_grads, plain_grads, strict=True):
         if theirs is not None:
             assert float((mine - theirs).norm()) < 1e-7 * max(float(theirs.norm()), 1e-3 * largest)
+
+
+def test_sources_that_are_darker_cost_nothing_once_they_are_as_bright_as_the_target() -> None:
+    network, batch = network_of('lite-mono', 'tiny'), samples().batch(0)
+    dark = replace(batch, sources=(batch.sources.float() * 0.7).round().to(torch.uint8))
+    step = fast.FastStep(network, MEANING, RecordedPoses(), LossWeights(anchor=0.0))
+    even, uneven, mended = (
+        float(step(one).parts['photometric'])
+        for one in (batch, dark, replace(dark, gain=torch.full(batch.present.shape, 1 / 0.7)))
+    )
+    assert uneven > 1.05 * even and abs(mended / even - 1) < 0.01
+
+
+def test_samples_measure_the_gain_of_their_own_images() -> None:
+    given = samples(same_brightness=True).batch(0).gain
+    assert given is not None and given.shape == samples().batch(0).present.shape
+    assert samples().batch(0).gain is None
+    assert float((given - 1).abs().max()) < 0.1, 'the exposure of these frames is constant'
 
 
 def test_the_fast_step_is_the_plain_one_in_single_precision() -> None:

@@ -11,6 +11,7 @@ from image_files import reason_of
 
 from depth_node import image_codec
 from depth_node.errors import ImageRejected
+from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
 from depth_node.image_codec import check_raw
 from depth_node.image_codec import decode_depth
@@ -227,3 +228,28 @@ def test_depth_in_meters_keeps_infinity_and_loses_what_is_not_above_zero():
 
 def test_a_color_image_is_no_depth_image():
     assert reason_of(decode_depth, RGB8) == 'image_encoding'
+
+
+# Raw or compressed ---------------------------------------------------------------------------
+
+
+def test_one_call_decodes_raw_and_compressed_images_alike_and_keeps_the_limit():
+    rgb = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    raw = RawImage(5, 7, 'rgb8', 0, 21, rgb.tobytes())
+    packed = CompressedImage('rgb8; png compressed', image_codec.encode_png(rgb))
+    for image in (raw, packed):
+        np.testing.assert_array_equal(image_codec.decode_image(image), rgb)
+        with pytest.raises(ImageRejected) as error:
+            image_codec.decode_image(image, max_pixels=34)
+        assert error.value.reason == image_codec.IMAGE_TOO_LARGE
+
+
+def test_one_call_decodes_raw_and_compressed_depth_alike_and_keeps_the_limit():
+    metres = np.array([[0.5, 1.25, np.nan], [2.0, 3.5, 7.0]], np.float32)
+    raw = RawImage(2, 3, '32FC1', 0, 12, metres.tobytes())
+    packed = CompressedImage(*image_codec.encode_compressed_depth(metres))
+    for image in (raw, packed):
+        np.testing.assert_allclose(image_codec.decode_depth_image(image), metres, atol=1e-6)
+        with pytest.raises(ImageRejected) as error:
+            image_codec.decode_depth_image(image, max_pixels=5)
+        assert error.value.reason == image_codec.IMAGE_TOO_LARGE

@@ -386,10 +386,10 @@ def test_a_whole_recording_is_never_in_memory(
     settings = world.RecordingSettings(seconds=1.0, rate_hz=10.0, width=64, height=48)
     world.write(tmp_path / 'bag', settings, workers=1)
     decoded = []
-    inner = views_room.image_codec.decode_compressed
+    inner = views_room.image_codec.decode_image
     monkeypatch.setattr(
         views_room.image_codec,
-        'decode_compressed',
+        'decode_image',
         lambda image: decoded.append(image.stamp_ns) or inner(image),
     )
     found = load_views(tmp_path / 'bag', [(32, 64)], 3)

@@ -15,8 +15,7 @@ from depth_node.errors import DepthNodeError
 from depth_node.frames import CameraModel
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.image_codec import decode_compressed_depth
-from depth_node.image_codec import decode_depth
+from depth_node.image_codec import decode_depth_image
 from depth_node.image_codec import decode_raw
 from depth_node.recording import Recording
 from depth_node.recording import open_recording
@@ -88,10 +87,8 @@ def _views(recording: Recording, most: int) -> list[RecordedView]:
         content = record.content
         if index % every or len(true_m) == most:
             continue
-        if isinstance(content, RawImage):
-            true_m[content.stamp_ns] = decode_depth(content)
-        elif isinstance(content, CompressedImage):
-            true_m[content.stamp_ns] = decode_compressed_depth(content)
+        if isinstance(content, (RawImage, CompressedImage)):
+            true_m[content.stamp_ns] = decode_depth_image(content)
     views = []
     for shot in recorded_shots(recording, topics):
         depth_m = true_m.get(shot.picture.stamp_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from depth_node.camera.lens import lens_of
 from depth_node.errors import CameraRejected
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraModel
+
+Scalar = TypeVar('Scalar', bound=np.generic)
 
 _ROUNDED_PX = 1.0 / 64.0  # cv2 rounds sources to 1/32 pixel
 
@@ -55,23 +58,21 @@ class Rectifier:
         )
         return rectified
 
-    def sampled(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring depth of the raw image to the rectified one, nearest pixel.
+    def apply_nearest(self, values: NDArray[Scalar], outside: Scalar) -> NDArray[Scalar]:
+        """Rectify values that must not be mixed, as depth or a mask: the nearest pixel's.
 
-        Depth along z stays what it is where R is the identity, as it is for a single camera; the
-        rotation of a stereo rig is a fraction of a degree.
-
-        :param depth_m: (H, W) metres, of the size for which the maps were made.
-        :returns: (H, W) metres, NaN where the raw image has no pixel; nothing is interpolated.
+        :param values: (H, W) of the size for which the maps were made.
+        :param outside: what pixels without a source get.
+        :returns: (H, W).
         """
         # fractions are packed as 32 rows of 32 columns; cv2's own nearest would cut them off
         columns = self.source[..., 0].astype(np.intp) + (self.fraction % 32 >= 16)
         rows = self.source[..., 1].astype(np.intp) + (self.fraction // 32 >= 16)
-        height, width = depth_m.shape
-        found: NDArray[np.float32] = depth_m[
+        height, width = values.shape
+        found: NDArray[Scalar] = values[
             np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
         ]
-        found[~self.valid] = np.nan
+        found[~self.valid] = outside
         return found
 
 

@@ -24,7 +24,6 @@ from depth_node.dataset.clock_offset import ClockOffset
 from depth_node.dataset.clock_offset import clock_offset
 from depth_node.dataset.gyro_audit import Compared
 from depth_node.dataset.gyro_audit import compare
-from depth_node.dataset.gyro_rotation import steadied_poses
 from depth_node.dataset.gyroscope import Gyroscope
 from depth_node.dataset.gyroscope import read_gyroscope
 from depth_node.dataset.image_sample import ImageSample
@@ -52,8 +51,7 @@ from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.image_codec import decode_compressed
-from depth_node.image_codec import decode_raw
+from depth_node.image_codec import decode_image
 from depth_node.recording import Recording
 from depth_node.recording import Topic
 from depth_node.recording import open_recording
@@ -103,26 +101,6 @@ def audit_recording(
         found.unclear += tuple(filter(None, [stereo.unclear]))
         found.reasons = list(reasons_of(found, direct))
         return _audit(recording, topics, frame, found, offset, tree, stereo)
-
-
-def camera_trajectory(recording: Recording, audit: Audit) -> Trajectory | None:
-    """Return the poses of the camera in the clock of its images, as an audit found them.
-
-    :raises RecordingError: when the recording is not the one of the audit.
-    """
-    if audit.motion is None:
-        return None
-    topics = topics_of(recording, audit.choice)
-    found = steadied_poses(recording, topics, audit.camera_frame, audit.gyro_use)
-    return None if found is None else found.shifted(audit.applied_offset_ns)
-
-
-def decoded(image: RawImage | CompressedImage) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3) RGB.
-
-    :raises ImageRejected: when it is damaged.
-    """
-    return decode_raw(image) if isinstance(image, RawImage) else decode_compressed(image)
 
 
 def _direct_delay(sample: ImageSample, trajectory: Trajectory | None) -> ClockOffset | None:
@@ -221,7 +199,7 @@ def _read(
         if not wanted(index, content.stamp_ns):
             continue
         try:
-            rgb = decoded(content)
+            rgb = decode_image(content)
         except ImageRejected as error:
             found.undecodable.append(str(error))
             continue

@@ -27,6 +27,7 @@ from depth_node import image_codec
 from depth_node.dataset import cache_format
 from depth_node.dataset.audit import GyroUse
 from depth_node.dataset.cache_writer import CacheWriter
+from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.frame_cache import open_cache
 from depth_node.dataset.gyro_rotation import steadied_poses
@@ -83,6 +84,8 @@ class CacheSettings:
     """The node's input.rectify."""
     assumed: CameraFields | None = None
     """The camera, where the recording has no usable camera_info: then none of it counts."""
+    ego_mask: EgoMask | None = None
+    """Where images show the robot itself: it counts as not seen."""
 
     @classmethod
     def of(
@@ -238,6 +241,8 @@ class _Footage:
         self.rectified = view.rectifier is not None
         whole = np.ones((view.model.height, view.model.width), bool)
         valid = view.rectifier.valid if view.rectifier else whole
+        if settings.ego_mask is not None:
+            valid = valid & settings.ego_mask.kept(view)
         self.target = Target(self.fit.camera, camera.resampled_mask(valid, self.fit))
         self._last_record_ns = 0
         self._leaps = 0
@@ -329,7 +334,7 @@ class _Footage:
             self._drop(reason)
             return None
         try:
-            rgb = _decoded(image)
+            rgb = image_codec.decode_image(image)
         except ImageRejected:
             self._drop(cache_format.UNDECODABLE)
             return None
@@ -400,7 +405,7 @@ class _Footage:
             content = record.content
             if isinstance(content, (RawImage, CompressedImage)):
                 try:
-                    height, width = _decoded(content).shape[:2]
+                    height, width = image_codec.decode_image(content).shape[:2]
                 except ImageRejected:
                     continue
                 return content, width, height
@@ -409,16 +414,6 @@ class _Footage:
             f'no image of {self._topics.image.name} that can be decoded',
             'images',
         )
-
-
-def _decoded(image: RawImage | CompressedImage) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) RGB of a message.
-
-    :raises ImageRejected: when it cannot be decoded.
-    """
-    if isinstance(image, RawImage):
-        return image_codec.decode_raw(image)
-    return image_codec.decode_compressed(image)
 
 
 def _key(path: Path, settings: CacheSettings, topics: RecordingTopics, footage: _Footage) -> str:
@@ -430,7 +425,7 @@ def _key(path: Path, settings: CacheSettings, topics: RecordingTopics, footage: 
     told = {
         'version': cache_format.VERSION,
         'files': stats,
-        'settings': asdict(settings),
+        'settings': _settings_key(settings),
         'topics': [
             topic.name
             for topic in (topics.image, topics.camera_info, topics.odometry)
@@ -441,3 +436,11 @@ def _key(path: Path, settings: CacheSettings, topics: RecordingTopics, footage: 
         'poses': [trajectory.source, len(trajectory.stamps_ns)] if trajectory else None,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _settings_key(settings: CacheSettings) -> dict[str, object]:
+    told = asdict(replace(settings, ego_mask=None))
+    del told['ego_mask']
+    if settings.ego_mask is not None:
+        told['ego_mask'] = settings.ego_mask.sha256
+    return told

@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node import camera
-from depth_node import image_codec
 from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.sparse_depth import SparseSource
 from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
 from depth_node.frames import CameraModel
-from depth_node.frames import CompressedImage
-from depth_node.frames import RawImage
 from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.points import LONGEST_SWEEP_S
 
@@ -195,16 +192,6 @@ def depth_rays(
     else:
         slopes = np.stack(np.meshgrid(*camera.ray_slopes(model)), axis=2).astype(np.float64)
     return DepthRays(slopes[::step, ::step], step, height, width)
-
-
-def decoded_depth(image: RawImage | CompressedImage) -> NDArray[np.float32]:
-    """Decode a depth image, raw or compressedDepth, to metres.
-
-    :raises ImageRejected: when it cannot be decoded.
-    """
-    if isinstance(image, RawImage):
-        return image_codec.decode_depth(image)
-    return image_codec.decode_compressed_depth(image)
 
 
 def _pixels(points: Floats, target: Target) -> tuple[Floats, Floats, Floats]:

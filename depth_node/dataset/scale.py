@@ -103,7 +103,7 @@ def estimate_scales(
     places: dict[str, dict[int, float]] = defaultdict(dict)
     for index in _spread(list(plan.targets), _MOST_FRAMES):
         predicted = predict(cache.rgb(index))
-        parts = [*cache.sparse_all(index), *_tracked(cache, plan.targets[index])]
+        parts = [*cache.sparse_all(index), *tracked(cache, plan.targets[index])]
         for part in parts:
             _collect(found[_name(part.source)], part.depth_m, part.sampled(predicted))
             places[_name(part.source)].update(_by_place(part, index))
@@ -191,7 +191,7 @@ def _name(source: sparse_depth.SparseSource) -> str:
     return f'{source.kind} {source.topic}'
 
 
-def _tracked(cache: FrameCache, pairs: Sequence[Pair]) -> list[SparseDepth]:
+def tracked(cache: FrameCache, pairs: Sequence[Pair]) -> list[SparseDepth]:
     """Return what is triangulated of a frame; nothing where its pairs have no poses."""
     posed = [pair for pair in pairs if np.isfinite(pair.T_source_target).all()]
     return [tracked_depth(cache, posed).depth] if posed else []
@@ -229,8 +229,8 @@ def _estimate(name: str, samples: list[tuple[Floats, Floats]]) -> ScaleEstimate:
     ours, theirs = (np.concatenate([frame[k] for frame in samples]) for k in (0, 1))
     weights = np.concatenate([np.full(len(a), 1.0 / len(a) ** 0.5) for a, _ in samples])
     ratios = ours / theirs
-    scale = _weighted_median(ratios, weights)
-    spread = _weighted_median(np.abs(ratios - scale), weights) / scale
+    scale = weighted_median(ratios, weights)
+    spread = weighted_median(np.abs(ratios - scale), weights) / scale
     slope = np.nan if name.startswith(sparse_depth.HEIGHT) else _slope(theirs, ours)
     refused = _refusal(len(ratios), len(samples), spread)
     odd = ''
@@ -263,7 +263,12 @@ def _refusal(samples: int, frames: int, spread: float) -> str:
     return ''
 
 
-def _weighted_median(values: Floats, weights: Floats) -> float:
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """Return the smallest value that has at least half of the weight at or below it.
+
+    :param values: (N,), N at least 1.
+    :param weights: (N,), not negative, not all 0.
+    """
     order = np.argsort(values)
     heap = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(heap, 0.5 * heap[-1])])

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node import camera
+from depth_node import image_codec
 from depth_node.dataset import sparse_depth
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import as_optical
 from depth_node.dataset.projection import DepthRays
 from depth_node.dataset.projection import ProjectionLimits
 from depth_node.dataset.projection import Target
-from depth_node.dataset.projection import decoded_depth
 from depth_node.dataset.projection import depth_rays
 from depth_node.dataset.projection import projected
 from depth_node.dataset.projection import scan_points_and_times
@@ -123,7 +123,7 @@ class Sensor:
         if isinstance(message, PointCloudFields):
             points, times_s = points_and_times(message)
             return points.astype(np.float64), times_s
-        depth_m = decoded_depth(message)
+        depth_m = image_codec.decode_depth_image(message)
         height, width = depth_m.shape
         rays = self._rays
         if rays is None or (rays.height, rays.width) != (height, width):

@@ -118,7 +118,7 @@ class StereoSensor:
         if other is None:
             return None
         try:
-            rgb, partner_rgb = _decoded(image), _decoded(other)
+            rgb, partner_rgb = (image_codec.decode_image(one) for one in (image, other))
             return self._matcher(rgb, partner_rgb).match(rgb, partner_rgb)
         except ImageRejected:
             return None
@@ -234,13 +234,3 @@ def _readable(recording: Recording, sensor: StereoSensor) -> Iterator[Record]:
     """Yield the messages of both cameras up to any damage, which others tell of."""
     with contextlib.suppress(RecordingError):
         yield from recording.records([sensor.image, sensor.partner])
-
-
-def _decoded(image: Image) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) RGB of a message.
-
-    :raises ImageRejected: when it cannot be decoded.
-    """
-    if isinstance(image, RawImage):
-        return image_codec.decode_raw(image)
-    return image_codec.decode_compressed(image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -123,10 +122,6 @@ class Trajectory:
         from_index = int(np.searchsorted(self.stamps_ns, first, side='left'))
         to_index = int(np.searchsorted(self.stamps_ns, last, side='right')) - 1
         return to_index < from_index or bool(self.segments[from_index] == self.segments[to_index])
-
-    def shifted(self, offset_ns: int) -> Trajectory:
-        """Return the same poses under stamps that are ``offset_ns`` later."""
-        return replace(self, stamps_ns=self.stamps_ns + np.int64(offset_ns))
 
 
 def trajectory_from(

@@ -25,8 +25,7 @@ from depth_node.evaluation import nearest
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.image_codec import decode_compressed_depth
-from depth_node.image_codec import decode_depth
+from depth_node.image_codec import decode_depth_image
 from depth_node.image_codec import decode_raw
 from depth_node.recording import CameraTopics
 from depth_node.recording import Recording
@@ -264,10 +263,8 @@ def _report(
 
 def _metres(content: Content) -> Depth:
     """Decode a recorded depth image."""
-    if isinstance(content, RawImage):
-        return decode_depth(content)
-    if isinstance(content, CompressedImage):
-        return decode_compressed_depth(content)
+    if isinstance(content, (RawImage, CompressedImage)):
+        return decode_depth_image(content)
     raise TypeError(f'{type(content).__name__} is no depth image')
 
 

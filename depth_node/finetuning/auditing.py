@@ -24,7 +24,7 @@ from depth_node.finetuning.settings import FineTuneSettings
 
 Item = TypeVar('Item')
 
-_VERSION = 3
+_VERSION = 4
 """Of audits on record; those of another one do not count."""
 
 

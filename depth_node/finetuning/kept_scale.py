@@ -1,16 +1,22 @@
-"""Metres after a training with a pose network: a factor in closed form.
+"""Metres after a training: a factor in closed form on the depth of the trained network.
 
 Images without poses fix depth and motion but for a common factor, which drifts while both are
 learned.  A sensor that knows metres gives it back; where there is none, the start model does,
 whose metres are then as good as they were.
+
+Recorded poses hold the factor while the network learns.  It is measured again, on the time that
+was learned from, evenly over the image, and applied where it differs from 1 by more than chance.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from depth_node.dataset.even_scale import cell_ratios
+from depth_node.dataset.even_scale import even_scale
 from depth_node.dataset.scale import chosen_scale
 from depth_node.dataset.scale import estimate_scales
 from depth_node.finetuning.pooled_scale import pooled
@@ -32,6 +38,43 @@ class KeptScale:
     """To be multiplied with its depth."""
     source: str = ''
     """What says so: a source of metres, 'start model', or '' where nothing was to be mended."""
+    measured: float = math.nan
+    """Factor that was measured evenly over the image, applied or not; NaN where it was not."""
+    low: float = math.nan
+    """Lower end of its interval of 95 %."""
+    high: float = math.nan
+    """Upper end."""
+
+    def told(self) -> str:
+        """Return a sentence about it; '' where nothing was measured."""
+        if not math.isfinite(self.measured):
+            return ''
+        done = 'applied' if self.factor != 1.0 else 'as good as 1, left as it is'
+        return (
+            f'scale after training by {self.source}: {self.measured:.3f} '
+            f'({self.low:.3f} to {self.high:.3f}), {done}'
+        )
+
+
+def settled_scale(start: StartModel, network: DepthNetwork, preparation: Preparation) -> KeptScale:
+    """Return what makes the depth of a network right on the whole that learned with poses.
+
+    :param network: see :func:`kept_scale`.
+    :raises RecordingError: when an image of a cache cannot be read.
+    """
+    if preparation.chosen is None:
+        return KeptScale()
+    meaning, source = start.meaning(preparation.scale), preparation.chosen.source
+    found = even_scale(
+        [
+            cell_ratios(
+                item.cache, item.plan, depth_m_by(network, meaning, item.cache.camera), source
+            )
+            for item in preparation.recordings
+        ]
+    )
+    factor = found.factor if found.significant else 1.0
+    return KeptScale(factor, source, found.factor, found.low, found.high)
 
 
 def kept_scale(start: StartModel, network: DepthNetwork, preparation: Preparation) -> KeptScale:

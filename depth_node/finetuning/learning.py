@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 
 from depth_node import camera
 from depth_node.dataset import sparse_depth
+from depth_node.dataset.exposure import TELLING
+from depth_node.dataset.exposure import exposure_change
 from depth_node.dataset.pairs_by_flow import has_poses
 from depth_node.dataset.pairs_by_flow import posed_by_depth
 from depth_node.errors import RecordingError
 from depth_node.errors import SettingsError
 from depth_node.finetuning.kept_scale import KeptScale
 from depth_node.finetuning.kept_scale import kept_scale
+from depth_node.finetuning.kept_scale import settled_scale
 from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.pose import BoundedResidual
 from depth_node.finetuning.pose import NetworkPoses
@@ -89,7 +92,9 @@ class Learned:
     device: str
     """Where."""
     kept: KeptScale = field(default_factory=KeptScale)
-    """What gives the depth its scale back, where a pose network has let it drift."""
+    """What was left of its scale to mend after the training."""
+    exposure: float = 0.0
+    """Change of brightness between the frames of a pair, as the logarithm of a gain."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -102,6 +107,7 @@ class Learned:
             'schedule': vars(self.schedule),
             'seconds': self.seconds,
             'kept_scale': vars(self.kept),
+            'exposure_change': self.exposure,
             'device': self.device,
         }
 
@@ -151,10 +157,12 @@ def learned(
     meaning = start.meaning(preparation.scale)
     by_network = poses_by_network(settings, preparation)
     weights = _weights(settings, preparation, device, by_network)
+    exposure = max(exposure_change(item.cache, item.plan) for item in preparation.recordings)
     batch = BatchSettings(
         size=settings.batch,
         seed=settings.seed,
         source_views=by_network or bool(weights.geometry),
+        same_brightness=exposure > TELLING,
     )
     if by_network:
         preparation = _posed(start, preparation)
@@ -180,8 +188,11 @@ def learned(
         progress,
     )
     counted('scale', 0, 1)
-    kept = kept_scale(start, made.network, preparation) if by_network else KeptScale()
-    return Learned(made, weights, schedule, time.monotonic() - began_s, device.type, kept)
+    mended = kept_scale if by_network else settled_scale
+    kept = mended(start, made.network, preparation)
+    return Learned(
+        made, weights, schedule, time.monotonic() - began_s, device.type, kept, exposure
+    )
 
 
 def exported(
@@ -219,7 +230,7 @@ def _card(
     scale: dict[str, Any] = {'factor': preparation.scale, 'source': 'start model'}
     if chosen is not None:
         scale |= {'source': chosen.source, 'spread': chosen.spread, 'points': chosen.samples}
-    if made.kept.source:
+    if made.kept.factor != 1.0:
         scale |= {'after_training': made.kept.factor, 'by': made.kept.source}
     recordings = ', '.join(item.name for item in preparation.recordings)
     return replace(

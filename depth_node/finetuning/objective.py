@@ -96,6 +96,14 @@ def unit(images: Tensor, batch: Batch) -> Tensor:
     return images.to(batch.intrinsics.dtype) / 255.0
 
 
+def sources_of(batch: Batch) -> Tensor:
+    """Return the sources as :func:`unit` does, each as bright as its target, (B, N, 3, H, W)."""
+    sources = unit(batch.sources, batch)
+    if batch.gain is None:
+        return sources
+    return sources * batch.gain.to(sources.dtype)[:, :, None, None, None]
+
+
 def share_of(won: Tensor, valid: Tensor) -> Tensor:
     """Return the mean over the images of the share of valid pixels that were won, a scalar."""
     inside = (won & valid).sum(dim=(1, 2))

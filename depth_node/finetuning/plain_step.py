@@ -91,6 +91,8 @@ class PlainStep:
         for which in range(batch.present.shape[1]):
             there = batch.present[:, which, None, None, None]
             source = unit(batch.sources[:, which], batch)
+            if batch.gain is not None:
+                source = source * batch.gain[:, which, None, None, None].to(source.dtype)
             pixels, ahead = self._projected(depth, poses[:, which], batch.intrinsics)
             grid = _normalised(pixels, depth.shape[-2:])
             seen = F.grid_sample(source, grid, padding_mode='border', align_corners=True)

@@ -12,19 +12,25 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from depth_node.errors import DepthNodeError
+from depth_node.errors import ModelError
+from depth_node.files import sha256_of
 from depth_node.files import sweep_orphans
 from depth_node.files import write_text_atomically
+from depth_node.model_folder import CARD_NAME
+from depth_node.model_folder import read
 
 STAGES = ('audit', 'cache', 'train', 'evaluate', 'report')
 """In the order in which they run; each is a verb of the command."""
 
 _FORMAT = 1
+_LOCK = '.lock'
 _LARGEST_RECORD_BYTES = 256 << 20
 
 
@@ -51,6 +57,8 @@ class RunFolder:
         self.root = root
         self._frames = frames
         self._leads = leads
+        self.removed_trainings: list[str] = []
+        """Names of the states of older trainings that this process has removed."""
 
     @property
     def frames(self) -> Path:
@@ -59,8 +67,39 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """State of the training, a folder."""
+        """States of trainings, a folder of each; the current and the last one are kept."""
         return self.root / 'training'
+
+    @contextmanager
+    def training(self, key: str) -> Iterator[Path]:
+        """Keep the state of one training for this process and those that train along.
+
+        Of the others, the last one is kept, so that a run can go back to it; older ones are
+        removed, unless a process holds them.
+
+        :param key: see :func:`key_of`.
+        :returns: the folder of its checkpoint.
+        :raises DepthNodeError: when it cannot be made.
+        """
+        folder = self.checkpoint / key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._refused('the folder of the training', error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if self._leads:
+                self.removed_trainings += self._swept(folder)
+            yield folder
+        finally:
+            os.close(handle)
+
+    def _swept(self, current: Path) -> list[str]:
+        """Remove all states but the current one and the last one before; return their names."""
+        others = [path for path in self.checkpoint.iterdir() if path.is_dir() and path != current]
+        others.sort(key=_last_written_ns)
+        return [path.name for path in others[:-1] if _removed(path)]
 
     @property
     def candidate(self) -> Path:
@@ -88,7 +127,7 @@ class RunFolder:
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise DepthNodeError(
                 f'run folder {self.root}',
@@ -170,6 +209,46 @@ class RunFolder:
                 'one run at a time',
                 'Wait for it, or name another folder with --out.',
             ) from error
+
+
+def holds_model(folder: Path, card_sha256: str) -> bool:
+    """Tell whether a folder holds a model, every byte of it as its card says.
+
+    :param card_sha256: of the card; '' is that of no model.
+    """
+    card = folder / CARD_NAME
+    try:
+        if not card_sha256 or sha256_of(card) != card_sha256:
+            return False
+        read(folder)
+    except (OSError, ModelError):
+        return False
+    return True
+
+
+def _last_written_ns(folder: Path) -> int:
+    """Return when something but the lock was last written; 0 where that cannot be read."""
+    try:
+        written = [path for path in folder.iterdir() if path.name != _LOCK]
+        return max((path.stat().st_mtime_ns for path in written), default=0)
+    except OSError:
+        return 0
+
+
+def _removed(folder: Path) -> bool:
+    """Remove the state of a training that no process holds; tell whether it is gone."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    except OSError:  # held, or the disk refuses: it only takes room
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from depth_node.dataset.exposure import brightness_gain
 from depth_node.errors import RecordingError
 from depth_node.finetuning.augmentation import AugmentationSettings
 from depth_node.finetuning.augmentation import View
@@ -116,6 +117,8 @@ class BatchSettings:
     source_views: bool = False
     """Also give the sources in the colours that the networks see: for a pose network or geometry
     consistency."""
+    same_brightness: bool = False
+    """Give the gain that makes each source as bright as its target."""
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     """How samples are varied."""
 
@@ -156,6 +159,8 @@ class Batch:
     """(B, K, 2) float32, u and v."""
     sparse_depth: Tensor
     """(B, K) float32, metres; NaN fills up."""
+    gain: Tensor | None = None
+    """(B, N) float32: by which sources are multiplied to be as bright as their target; None: 1."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -340,6 +345,7 @@ class Samples:
             'start': _map(item.start, target, view),
             'teacher': _map(item.teacher, target, view),
             'points': points,
+            'gain': _gains(image, sources, valid) if settings.same_brightness else None,
         }
 
 
@@ -373,6 +379,12 @@ def _chosen(pairs: Sequence[PairLike], count: int, rng: np.random.Generator) -> 
 def _zipped(a: list[PairLike], b: list[PairLike]) -> Iterator[list[PairLike]]:
     for at in range(max(len(a), len(b))):
         yield [side[at] for side in (a, b) if at < len(side)]
+
+
+def _gains(
+    target: NDArray[np.uint8], sources: Sequence[NDArray[np.uint8]], valid: NDArray[np.bool_]
+) -> Floats:
+    return np.array([brightness_gain(target, one, valid) for one in sources], np.float32)
 
 
 def _image(cache: CacheLike, index: int, view: View) -> NDArray[np.uint8]:
@@ -451,4 +463,5 @@ def _collated(samples: Sequence[Mapping[str, NDArray[Any] | None]]) -> Batch:
         teacher=None if teachers is None else teachers[:, None],
         sparse_pixels=points[..., :2].contiguous(),
         sparse_depth=points[..., 2].contiguous(),
+        gain=filled('gain', 1.0),
     )

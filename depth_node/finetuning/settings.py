@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
+from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import SettingsError
 from depth_node.errors import quoted
@@ -40,6 +41,8 @@ class FineTuneSettings:
     """The camera, for recordings without a usable camera_info."""
     hidden: tuple[str, ...] = ()
     """Topics of metres that nothing may be learned from; they still serve as reference."""
+    ego_mask: EgoMask | None = None
+    """Where images show the robot itself: nothing is learned there, and nothing judged."""
     pose: str = 'auto'
     """'recorded' (odometry or TF), 'residual' (the same, with a small correction per pair),
     'network' (poses seen in the images, for recordings without any) or 'auto' (recorded where

@@ -23,6 +23,7 @@ from depth_node.camera.assumed import AssumedCamera
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
+from depth_node.dataset.exposure import TELLING
 from depth_node.dataset.frame_cache import FrameCache
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.scale import disagreements
@@ -50,6 +51,7 @@ from depth_node.finetuning.proof import proof_from_json
 from depth_node.finetuning.proof import proven
 from depth_node.finetuning.proof import publish
 from depth_node.finetuning.run_folder import RunFolder
+from depth_node.finetuning.run_folder import holds_model
 from depth_node.finetuning.run_folder import key_of
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.start_model import StartModel
@@ -208,7 +210,7 @@ class FineTuning:
         """
         key = self._keyed()
         record = self.folder.record('train', key)
-        if record is not None and _card_hash(self.folder.candidate) == record['candidate']:
+        if record is not None and holds_model(self.folder.candidate, record['candidate']):
             torchrun.tell(False)
             return record
         preparation = self.prepare()
@@ -225,6 +227,13 @@ class FineTuning:
             )
         if made.made.stopped:
             self.voice.say(made.made.stopped)
+        if made.exposure > TELLING:
+            self.voice.say(
+                f'the brightness changes by {100 * made.exposure:.0f} % between the frames of a '
+                'pair: each source was made as bright as its target'
+            )
+        if made.kept.told():
+            self.voice.say(made.kept.told())
         self.voice.say('writing the model and holding the engines to it')
         exported(self.start, made, preparation, self.settings, self.folder.candidate)
         record = {
@@ -245,23 +254,27 @@ class FineTuning:
         """Return the key of the training, with the frames in place."""
         self.cache()
         chosen = asdict(replace(self.settings, recordings=self.settings.recordings[:1]))
-        # which takes there are is in the key of the cache
-        for name in ('recordings', 'images', 'camera_infos', 'workers', 'device'):
+        # takes, and what a mask leaves of them, are in the key of the cache
+        for name in ('recordings', 'images', 'camera_infos', 'workers', 'device', 'ego_mask'):
             del chosen[name]
         self._train_key = key_of(self._cache_key, self.start.sha256, chosen)
         return self._train_key
 
     def _learned(self, preparation: Preparation) -> Learned:
         """Train, together with the processes that follow, if there are any."""
-        return learned(
-            self.start,
-            preparation,
-            self.settings,
-            self.folder,
-            self.folder.checkpoint / self._train_key,
-            self.voice.trained,
-            self.voice.counted,
-        )
+        with self.folder.training(self._train_key) as checkpoint:
+            removed = len(self.folder.removed_trainings)
+            if removed:
+                self.voice.say(f'removed the states of {removed} older trainings; one is kept')
+            return learned(
+                self.start,
+                preparation,
+                self.settings,
+                self.folder,
+                checkpoint,
+                self.voice.trained,
+                self.voice.counted,
+            )
 
     def evaluate(self) -> Proof:
         """Judge the candidate beside the start model; publish the one that is proven.
@@ -285,7 +298,7 @@ class FineTuning:
             self.folder.write('evaluate', key, proof.to_json(), time.monotonic() - began_s)
         improved = proof.verdict.outcome is Outcome.IMPROVED
         source = self.folder.candidate if improved else self.start.folder.path
-        if _card_hash(self.folder.best) != _card_hash(source):
+        if not holds_model(self.folder.best, _card_hash(source)):
             publish(source, self.folder.best)
         return proof
 
@@ -312,6 +325,7 @@ class FineTuning:
             camera_info=choice.camera_info,
             reference=choice.depth,
             camera=self.settings.camera,
+            ego_mask=self.settings.ego_mask,
         )
 
     def _cache_settings(self, audit: Audit) -> CacheSettings:
@@ -321,6 +335,7 @@ class FineTuning:
             settings,
             max_rate_hz=self.settings.rate_hz,
             assumed=_assumed_fields(self.settings.camera, audit),
+            ego_mask=self.settings.ego_mask,
         )
 
     def _tell_preparation(self, preparation: Preparation) -> None:

@@ -20,6 +20,7 @@ from depth_node.finetuning.objective import LossWeights
 from depth_node.finetuning.objective import StepResult
 from depth_node.finetuning.objective import guided_parts
 from depth_node.finetuning.objective import share_of
+from depth_node.finetuning.objective import sources_of
 from depth_node.finetuning.objective import unit
 from depth_node.finetuning.objective import weighted
 from depth_node.finetuning.photometric_gradient import Frames
@@ -62,7 +63,7 @@ class FastStep:
     def __call__(self, batch: Batch) -> StepResult:
         """Return the loss of a batch that is on the device of the network."""
         weights = self._weights
-        target, sources = unit(batch.target, batch), unit(batch.sources, batch)
+        target, sources = unit(batch.target, batch), sources_of(batch)
         outputs = self._inverse_depths(unit(batch.target_view, batch), batch.intrinsics[:, 0])
         poses, penalty = self._poses(batch)
         full = [enlarged(inverse, target.shape[-2:]) for inverse in outputs]
@@ -84,7 +85,7 @@ class FastStep:
         """Return the photometric loss with the depth of the start model: trains poses alone."""
         if batch.start is None:
             raise ValueError('warming up poses needs the maps of the start model')
-        target, sources = unit(batch.target, batch), unit(batch.sources, batch)
+        target, sources = unit(batch.target, batch), sources_of(batch)
         poses, penalty = self._poses(batch)
         frames = Frames(target, sources, batch.present, batch.valid, batch.source_valid)
         motion = pixel_motion(batch.intrinsics, poses)

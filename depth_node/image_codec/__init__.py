@@ -14,6 +14,8 @@ from depth_node.image_codec.compressed_depth import (
 from depth_node.image_codec.compressed_depth import (
     encode_compressed_depth as encode_compressed_depth,
 )
+from depth_node.image_codec.decoding import decode_depth_image as decode_depth_image
+from depth_node.image_codec.decoding import decode_image as decode_image
 from depth_node.image_codec.layout import IMAGE_COMPRESSED as IMAGE_COMPRESSED
 from depth_node.image_codec.layout import IMAGE_DATA_LENGTH as IMAGE_DATA_LENGTH
 from depth_node.image_codec.layout import IMAGE_ENCODING as IMAGE_ENCODING

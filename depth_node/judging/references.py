@@ -21,8 +21,7 @@ from depth_node.evaluation import nearest
 from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.image_codec import decode_compressed_depth
-from depth_node.image_codec import decode_depth
+from depth_node.image_codec import decode_depth_image
 from depth_node.recording.messages import TransformsFields
 from depth_node.recording.reader import Record
 
@@ -122,7 +121,7 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     :raises ImageRejected: when it cannot be decoded.
     :raises RecordingError: when it has another aspect than the image.
     """
-    metres = decoded_depth(depth)
+    metres = decode_depth_image(depth)
     height, width = view.model.height, view.model.width
     ratio = metres.shape[1] * height / (metres.shape[0] * width)
     if abs(ratio - 1.0) > _SAME_ASPECT:
@@ -134,15 +133,7 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     sampled = nearest(metres, height, width)
     if view.rectifier is None or is_named_rectified(topic.removesuffix('/compressedDepth')):
         return sampled
-    return view.rectifier.sampled(sampled)
-
-
-def decoded_depth(depth: Picture) -> NDArray[np.float32]:
-    """Decode a depth image, (h, w) metres.
-
-    :raises ImageRejected: when it cannot be decoded.
-    """
-    return decode_depth(depth) if isinstance(depth, RawImage) else decode_compressed_depth(depth)
+    return view.rectifier.apply_nearest(sampled, np.float32(np.nan))
 
 
 def _joined(

@@ -19,6 +19,7 @@ from depth_node.camera import chosen_view
 from depth_node.camera import is_named_rectified
 from depth_node.camera.assumed import AssumedCamera
 from depth_node.camera.assumed import source_of
+from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.takes import Take
 from depth_node.errors import CameraRejected
 from depth_node.errors import RecordingError
@@ -27,8 +28,7 @@ from depth_node.frames import CameraFields
 from depth_node.frames import CameraImage
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
-from depth_node.image_codec import decode_compressed
-from depth_node.image_codec import decode_raw
+from depth_node.image_codec import decode_image
 from depth_node.judging.crops import cropped_truth
 from depth_node.judging.references import Measured
 from depth_node.judging.references import Moment
@@ -70,6 +70,8 @@ class JudgeSettings:
     """Parameter input.rectify of the node."""
     camera: CameraSettings = field(default_factory=CameraSettings)
     """The camera, for recordings without a usable camera_info."""
+    ego_mask: EgoMask | None = None
+    """Where images show the robot itself: nothing counts there."""
 
     def of(self, take: Take) -> JudgeSettings:
         """Return the settings for one take: its topics, and its own depth as reference."""
@@ -185,10 +187,12 @@ class _Reader:
         if moment.reference is None:
             return 'without reference'
         picture = moment.image
-        rgb = decode_raw(picture) if isinstance(picture, RawImage) else decode_compressed(picture)
+        rgb = decode_image(picture)
         image = CameraImage(rgb, picture.stamp_ns, picture.frame_id)
         view = self._view(moment, *rgb.shape[:2])
         truth = cropped_truth(self._truth(moment.reference, picture, view), self._settings.crop)
+        if self._settings.ego_mask is not None:
+            truth = np.where(self._settings.ego_mask.kept(view), truth, np.float32(np.nan))
         if not counted_truth(truth, self._settings).any():
             return 'no pixel with a true depth within the limits'
         return Scene(image, view, truth)

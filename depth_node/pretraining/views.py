@@ -115,13 +115,13 @@ class _Viewer:
 
         :raises Rejected: when one of them cannot be used.
         """
-        rgb = _rgb_of(image)
+        rgb = image_codec.decode_image(image)
         seen = self._seen(rgb.shape[1], rgb.shape[0])
-        metres = nearest(_metres_of(depth), rgb.shape[0], rgb.shape[1])
+        metres = nearest(image_codec.decode_depth_image(depth), rgb.shape[0], rgb.shape[1])
         if seen.rectifier is not None:
             rgb = seen.rectifier.apply(rgb)
             if not self._depth_rectified:
-                metres = seen.rectifier.sampled(metres)
+                metres = seen.rectifier.apply_nearest(metres, np.float32(np.nan))
         fit = camera.fit(seen.model, self._sizes, 'native')
         rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
         size = (fit.camera.width, fit.camera.height)
@@ -136,18 +136,6 @@ class _Viewer:
         if size not in self._views:
             self._views[size] = camera.chosen_view(self._fields, *size, 'auto', self._rectified)
         return self._views[size]
-
-
-def _rgb_of(image: Picture) -> NDArray[np.uint8]:
-    if isinstance(image, RawImage):
-        return image_codec.decode_raw(image)
-    return image_codec.decode_compressed(image)
-
-
-def _metres_of(depth: Picture) -> NDArray[np.float32]:
-    if isinstance(depth, RawImage):
-        return image_codec.decode_depth(depth)
-    return image_codec.decode_compressed_depth(depth)
 
 
 def predicted_depth(

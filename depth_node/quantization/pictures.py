@@ -144,10 +144,7 @@ class _Preparation:
         :raises ImageRejected: when it cannot be decoded.
         :raises CameraRejected: when the camera is not that of the image.
         """
-        if isinstance(image, RawImage):
-            rgb = image_codec.decode_raw(image)
-        else:
-            rgb = image_codec.decode_compressed(image)
+        rgb = image_codec.decode_image(image)
         height, width = rgb.shape[:2]
         key = (fields, width, height)
         if key not in self._views:

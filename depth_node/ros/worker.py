@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 
 from depth_node.engines import DeviceLost
@@ -21,12 +19,10 @@ from depth_node.errors import EngineError
 from depth_node.errors import ImageRejected
 from depth_node.errors import Rejected
 from depth_node.frames import CameraImage
-from depth_node.frames import RawImage
 from depth_node.health import NO_SUBSCRIBER
 from depth_node.health import Health
 from depth_node.health import stamp_remark
-from depth_node.image_codec import decode_compressed
-from depth_node.image_codec import decode_raw
+from depth_node.image_codec import decode_image
 from depth_node.newest import NewestOfEach
 from depth_node.newest import StampOrder
 from depth_node.ros.cameras import Cameras
@@ -188,10 +184,7 @@ class Worker:
         _check_order(lane.order, arrival)
         _check_age(arrival, settings.input.max_age_s)
         began_ns = time.perf_counter_ns()
-        decode: Callable[..., Any] = (
-            decode_raw if isinstance(image, RawImage) else decode_compressed
-        )
-        rgb = decode(image, settings.input.max_pixels)
+        rgb = decode_image(image, settings.input.max_pixels)
         decoded_ns = time.perf_counter_ns()
         view = lane.cameras.view(
             *(rgb.shape[1], rgb.shape[0], image.frame_id),

@@ -24,6 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from depth_node.dataset.caching import CacheSettings
+from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.takes import Take
 from depth_node.dataset.takes import takes_of
 from depth_node.dataset.takes import told_apart
@@ -97,6 +98,7 @@ def _evaluated(options: argparse.Namespace) -> str:
         min_m=options.min_m,
         max_m=options.max_m,
         frames=options.frames,
+        ego_mask=EgoMask.read(options.ego_mask) if options.ego_mask else None,
     )
     blocks = BlockSettings(block_s=options.block_s, seed=options.seed)
     wanted = _held_out(takes) if options.held_out_only else _all
@@ -147,7 +149,8 @@ def _judged(
                     dropped[why] = dropped.get(why, 0) + count
                 judgements = found.judgements
             else:
-                cache = CacheSettings((_PROXY_SIZE,), choice=replace(take.choice, depth=None))
+                choice = replace(take.choice, depth=None)
+                cache = CacheSettings((_PROXY_SIZE,), choice=choice, ego_mask=settings.ego_mask)
                 tells = partial(wanted, take.path)
                 judgements = judge_recording(
                     models, take.path, take.name, cache, Path(folder), tells, progress
@@ -256,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
         '--camera-info-topic', action='append', default=[], metavar='TOPIC',
         help='its camera_info; one for each --image-topic',
     )  # fmt: skip
+    add('--ego-mask', type=Path, metavar='PNG', help='white where the robot sees itself')
     add('--min-m', type=float, default=default.min_m, help='nearest true depth, metres')
     add('--max-m', type=float, default=default.max_m, help='farthest true depth, metres')
     add('--frames', type=int, default=default.frames, help='images per recording at most')

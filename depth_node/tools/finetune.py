@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.topics import TopicChoice
 from depth_node.errors import DepthNodeError
 from depth_node.errors import MissingPackage
@@ -164,6 +165,7 @@ def settings_of(options: argparse.Namespace) -> FineTuneSettings:
             }
         ).camera,
         hidden=tuple(options.hide),
+        ego_mask=EgoMask.read(options.ego_mask) if options.ego_mask else None,
         pose=options.pose,
         scale=options.scale,
         camera_height_m=options.camera_height,
@@ -224,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--intrinsics', default='', metavar='"FX FY CX CY"', help='where camera_info is unusable')
     add('--hfov', type=float, default=0.0, metavar='DEG', help='instead: horizontal field of view')
     add('--hide', metavar='TOPIC', nargs='+', default=[], help='learn nothing from this topic')
+    add('--ego-mask', type=Path, metavar='PNG', help='white where the robot sees itself')
     add('--pose', choices=POSES, default=default.pose, help='where poses come from')
     add('--scale', choices=SCALES, default=default.scale, help='whether to measure the scale')
     add('--camera-height', type=float, metavar='M', help='camera over level ground, metres')

@@ -9,7 +9,6 @@ import altered_recordings as spoilt
 
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.audit_recording import audit_recording
-from depth_node.dataset.audit_recording import camera_trajectory
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.recording import open_recording
 from depth_node.world.recording import RecordingSettings
@@ -80,6 +79,4 @@ def _steadying(setting: Setting, recording: Path, row: Row) -> None:
 
 def _poses(recording: Path, audit: Audit) -> Trajectory:
     with open_recording(recording) as opened:
-        found = camera_trajectory(opened, audit)
-    assert found is not None
-    return found
+        return spoilt.used_poses(opened, audit)
