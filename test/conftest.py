@@ -13,6 +13,7 @@ import pytest
 pytest_plugins = ['node_rig']
 
 _ABOUT_TORCH = (
+    'batch_rendering',
     'conformance',
     'cuda_engine',
     'diffnet',
@@ -44,6 +45,7 @@ _ABOUT_TORCH = (
     'network_vectors',
     'performance_page',
     'pretraining',
+    'pretraining_steps',
     'quantization',
     'rewrites',
     'sqldepth',

@@ -1,49 +1,28 @@
-"""Endless batches of procedural scenes, made by worker processes while the network trains."""
+"""Endless batches of procedural scenes, made while the network trains.
+
+For a CPU, worker processes make whole batches.  For a GPU they only draw scenes and cameras; the
+pictures are rendered on the GPU into a pool that stays there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import IterableDataset
 
+from depth_node.pretraining.batch import Batch
+from depth_node.pretraining.batch import BatchSpec
+from depth_node.pretraining.device_batches import SceneShots
+from depth_node.pretraining.device_batches import device_batches
 from depth_node.world import samples
 
-
-@dataclass(frozen=True)
-class BatchSpec:
-    """What batches are made of."""
-
-    size: int
-    """Images per batch."""
-    shapes: tuple[tuple[int, int], ...]
-    """(height, width) of the batches, pixels; each batch has one, drawn with ``shares``."""
-    shares: tuple[float, ...]
-    """Probability of each shape; sums to 1."""
-    focal_per_height: float
-    """Focal length of the card over the height of the network's input; depth is taken to it."""
-    reuse: int = 4
-    """How often a rendered view is shown; each time the trainer varies it."""
-    pool: int = 512
-    """Views kept per shape and worker to draw batches from."""
-    views_per_scene: int = 2
-    """Views rendered of one scene."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch; all tensors on the CPU."""
-
-    image: Tensor
-    """(B, 3, H, W) uint8 RGB."""
-    depth: Tensor
-    """(B, 1, H, W) float32 metres at the focal length of the card; +inf is sky."""
+T = TypeVar('T')
 
 
 View = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -76,7 +55,9 @@ class SceneBatches(IterableDataset[Batch]):
         wanted = max(1, round(spec.size / spec.reuse))
         fresh = 0
         while fresh < wanted or len(pool) < spec.size:
-            for sample in samples.draw(rng, shape[0], shape[1], spec.views_per_scene):
+            for sample in samples.draw(
+                rng, shape[0], shape[1], spec.views_per_scene, float(spec.supersample)
+            ):
                 focal_at_input = spec.focal_per_height * shape[0]
                 pool.append((sample.rgb, sample.depth_m * (focal_at_input / sample.camera.fx)))
                 fresh += 1
@@ -92,18 +73,29 @@ class SceneBatches(IterableDataset[Batch]):
         )
 
 
-def batches(spec: BatchSpec, seed: int, workers: int) -> Iterator[Batch]:
-    """Start worker processes and return their endless batches.
+def batches(
+    spec: BatchSpec, seed: int, workers: int, device: torch.device | str = 'cpu'
+) -> Iterator[Batch]:
+    """Start worker processes and return endless batches on a device.
+
+    Equal specs, seeds and numbers of workers give equal scenes and cameras, on each device equal
+    batches too.
 
     :param seed: another seed gives other scenes; a resumed training takes a new one.
-    :param workers: processes that render; 0 renders in this one.
+    :param workers: processes that draw scenes, and on a CPU render them; 0 does it in this one.
     """
-    loader = DataLoader(
-        SceneBatches(spec, seed),
+    device = torch.device(device)
+    if device.type == 'cpu':
+        return iter(_loader(SceneBatches(spec, seed), workers))
+    return device_batches(spec, seed, iter(_loader(SceneShots(spec, seed), workers)), device)
+
+
+def _loader(source: IterableDataset[T], workers: int) -> DataLoader[T]:
+    return DataLoader(
+        source,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         # a fork would copy the locked thread pools of OpenCV and torch and wait for them for ever
         multiprocessing_context='spawn' if workers else None,
     )
-    return iter(loader)

@@ -13,6 +13,7 @@ from depth_node.model_folder.card import ModelCard
 from depth_node.model_folder.card import OutputSpec
 from depth_node.networks import registry
 from depth_node.networks.make_model import make_model
+from depth_node.pretraining.machine import hours_told
 from depth_node.pretraining.notes import notes_of
 from depth_node.pretraining.trainer import Progress
 from depth_node.pretraining.trainer import TrainingPlan
@@ -58,7 +59,7 @@ def bundle(
         weights_license='Apache-2.0',
         source=(
             'python -m depth_node.tools.pretrain; '
-            f'{progress.images} images, {progress.seconds / 3600.0:.1f} hours on a CPU, '
+            f'{progress.images} images, {hours_told(progress.seconds_on) or "no time"}, '
             f'seed {plan.seed}' + (f', from {Path(plan.start).name}' if plan.start else '')
         ),
         training_data='depth_node.world: procedural scenes, no photographs, no foreign weights',

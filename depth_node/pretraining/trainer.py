@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from dataclasses import field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch import nn
 
 from depth_node.errors import ModelError
@@ -22,16 +21,21 @@ from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
 from depth_node.pretraining.augmentation import AugmentationSettings
-from depth_node.pretraining.augmentation import reframed
-from depth_node.pretraining.augmentation import relit
-from depth_node.pretraining.batches import Batch
-from depth_node.pretraining.batches import BatchSpec
+from depth_node.pretraining.batch import Batch
+from depth_node.pretraining.batch import BatchSpec
 from depth_node.pretraining.batches import batches
 from depth_node.pretraining.losses import LossWeights
-from depth_node.pretraining.losses import log_depth_loss
-from depth_node.pretraining.losses import log_depth_of
+from depth_node.pretraining.machine import CPU
+from depth_node.pretraining.machine import described
+from depth_node.pretraining.machine import device_name
+from depth_node.pretraining.stepping import Counted
+from depth_node.pretraining.stepping import Stepper
+from depth_node.pretraining.stepping import StepSettings
 
 CHECKPOINT_NAME = 'last.pt'
+RECORD_NAME = 'training.json'
+_BROKEN_STEPS = 10
+_STEPS_WITHOUT_WAITING = 16
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,18 @@ class Progress:
     """Images seen in all."""
     restarts: int = 0
     """How often it was resumed; part of the seed, so that scenes do not repeat."""
+    seconds_on: dict[str, float] = field(default_factory=dict)
+    """``seconds`` by the name of the device."""
 
 
 class Trainer:
     """Trains one network by a plan; its state lives in ``folder`` and survives any interruption.
 
     :param report: called about twice a minute with one line of text.
-    :param evaluate: called about every ``evaluate_every_s`` with the averaged network and the
-        (height, width) that it is being trained at; its figures go to ``curve.jsonl``.
+    :param evaluate: called about every ``evaluate_every_s`` with the averaged network, on
+        ``device``, and the (height, width) that it is being trained at; its figures go to
+        ``curve.jsonl``.
+    :param device: where the network is trained and batches are rendered or brought.
     """
 
     def __init__(
@@ -118,20 +126,29 @@ class Trainer:
         report: Callable[[str], None],
         evaluate: Callable[[nn.Module, Sequence[tuple[int, int]]], dict[str, float]],
         evaluate_every_s: float = 240.0,
+        device: torch.device | str = 'cpu',
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._report = report
         self._evaluate = evaluate
         self._evaluate_every_s = evaluate_every_s
-        self._network = network.to(memory_format=torch.channels_last)
-        self._averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        self._optimizer = torch.optim.AdamW(
-            _parameter_groups(network, plan.weight_decay), betas=(0.9, 0.98)
+        self._device = torch.device(device)
+        settings = StepSettings(
+            depth_range_m=plan.depth_range_m,
+            target_range_m=plan.target_range_m,
+            weights=plan.weights,
+            augmentation=plan.augmentation,
+            seed=plan.seed,
+            weight_decay=plan.weight_decay,
+            clip=plan.clip,
+            averaging=plan.averaging,
         )
+        self._stepper = Stepper(network, settings, self._device)
+        # a CPU has nothing to do while it would not wait
+        self._unread_steps = 1 if self._device.type == 'cpu' else _STEPS_WITHOUT_WAITING
         self.progress = Progress()
-        self._losses: list[float] = []
-        self._errors: list[float] = []
+        self._recent = Counted(0, 0, 0.0, 0.0)
         self._reported_images = 0
 
     def run(self) -> nn.Module:
@@ -143,25 +160,22 @@ class Trainer:
         sweep_orphans(self._folder)
         write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
         self._resume()
+        self._write_record()
         while self.progress.stage < len(self._plan.stages):
             self._run_stage(self._plan.stages[self.progress.stage])
             self.progress.stage += 1
             self.progress.stage_images = 0
             self._save()
-        return self._averaged
+        return self._stepper.averaged
 
     def _run_stage(self, stage: Stage) -> None:
         seed = self._plan.seed + 1000 * self.progress.stage + 100_000 * self.progress.restarts
-        source = batches(stage.spec, seed, self._plan.workers)
+        source = batches(stage.spec, seed, self._plan.workers, self._device)
         reported = evaluated = time.monotonic()
-        broken = 0
         while self.progress.stage_images < stage.images:
             began = time.monotonic()
-            self._set_rate(stage, self.progress.stage_images / stage.images)
-            broken = 0 if self._step(next(source)) else broken + 1
-            if broken >= 10:
-                raise ModelError('training', 'a loss that is no number, ten times', 'a number')
-            self.progress.seconds += time.monotonic() - began
+            self._take_steps(stage, source)
+            self._count_time(time.monotonic() - began)
             if time.monotonic() - reported > 30.0:
                 self._report_line(time.monotonic() - reported)
                 reported = time.monotonic()
@@ -171,78 +185,47 @@ class Trainer:
                 evaluated = time.monotonic()
         self._record(stage)
 
-    def _step(self, batch: Batch) -> bool:
-        """Take one step; return False, with nothing changed, when the loss is no number."""
-        self._network.train()
-        image, log_depth, far = self._varied(batch)
-        with torch.autocast('cpu', torch.bfloat16):
-            disparities = self._network(image)
-        loss = log_depth_loss(
-            disparities, log_depth, far, self._plan.depth_range_m, self._plan.weights
-        )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._plan.clip)
-        if not math.isfinite(float(norm)):
-            return False
-        self._optimizer.step()
-        self.progress.steps += 1
-        self.progress.images += image.shape[0]
-        self.progress.stage_images += image.shape[0]
-        self._average()
-        self._losses.append(float(loss.detach()))
-        self._errors.append(self._log_error(disparities[0].detach().float(), log_depth, far))
-        return True
+    def _take_steps(self, stage: Stage, source: Iterator[Batch]) -> None:
+        """Take few steps and then see what became of them."""
+        progress, size = self.progress, stage.spec.size
+        left = -(-(stage.images - progress.stage_images) // size)
+        for ahead in range(min(left, self._unread_steps)):
+            share = (progress.stage_images + ahead * size) / stage.images
+            number = progress.steps + ahead
+            self._stepper.step(next(source), number, self._rate(stage, share, number))
+        counted = self._stepper.counted()
+        progress.steps += counted.taken
+        progress.images += counted.taken * size
+        progress.stage_images += counted.taken * size
+        self._recent = _together(self._recent, counted)
+        if counted.broken >= _BROKEN_STEPS:
+            raise ModelError('training', 'a loss that is no number, ten times', 'a number')
 
-    def _varied(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image, log depth and where it is far; another variation at every step."""
-        generator = torch.Generator().manual_seed(
-            self._plan.seed * 1_000_003 + self.progress.steps
-        )
-        settings = self._plan.augmentation
-        image, depth = reframed(batch.image.float() / 255.0, batch.depth, settings, generator)
-        image = relit(image, settings, generator).contiguous(memory_format=torch.channels_last)
-        near, far = self._plan.target_range_m
-        return image, depth.clamp(near, far).log(), depth >= far
+    def _count_time(self, passed_s: float) -> None:
+        progress, name = self.progress, device_name(self._device)
+        progress.seconds += passed_s
+        progress.seconds_on[name] = progress.seconds_on.get(name, 0.0) + passed_s
 
-    def _log_error(self, disparity: Tensor, log_depth: Tensor, far: Tensor) -> float:
-        error = log_depth_of(disparity, self._plan.depth_range_m) - log_depth
-        return float(error.abs()[~far].mean())
-
-    def _average(self) -> None:
-        # a short memory at first, or the random start would stay in the average for long
-        decay = min(self._plan.averaging, self.progress.steps / (self.progress.steps + 10.0))
-        with torch.no_grad():
-            mine, theirs = self._averaged.state_dict(), self._network.state_dict()
-            for name, value in mine.items():
-                if value.is_floating_point():
-                    value.lerp_(theirs[name], 1.0 - decay)
-                else:
-                    value.copy_(theirs[name])
-
-    def _set_rate(self, stage: Stage, share: float) -> None:
+    def _rate(self, stage: Stage, share: float, number: int) -> float:
         bend = 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
         rate = stage.final_learning_rate + bend * (stage.learning_rate - stage.final_learning_rate)
-        rate *= min(1.0, (self.progress.steps + 1) / self._plan.warm_up_steps)
-        for group in self._optimizer.param_groups:
-            group['lr'] = rate
+        return rate * min(1.0, (number + 1) / self._plan.warm_up_steps)
 
     def _report_line(self, passed_s: float) -> None:
-        progress, recent = self.progress, max(1, len(self._losses))
+        progress, recent, taken = self.progress, self._recent, max(1, self._recent.taken)
         stages = self._plan.stages[progress.stage :]
         left = sum(stage.images for stage in stages) - progress.stage_images
         rate = (progress.images - self._reported_images) / passed_s
         self._reported_images = progress.images
         self._report(
             f'stage {progress.stage + 1}/{len(self._plan.stages)}  {progress.images:7d} images  '
-            f'loss {sum(self._losses) / recent:.4f}  log error {sum(self._errors) / recent:.3f}  '
+            f'loss {recent.loss / taken:.4f}  log error {recent.error / taken:.3f}  '
             f'{rate:.0f} images/s  {left / max(rate, 1e-3) / 60.0:.0f} min left at this size'
         )
-        self._losses.clear()
-        self._errors.clear()
+        self._recent = Counted(0, 0, 0.0, 0.0)
 
     def _record(self, stage: Stage) -> None:
-        figures = self._evaluate(self._averaged, stage.spec.shapes)
+        figures = self._evaluate(self._stepper.averaged, stage.spec.shapes)
         progress = self.progress
         line = {
             'images': progress.images,
@@ -256,31 +239,40 @@ class Trainer:
         self._report('  '.join(f'{name} {value:.3f}' for name, value in figures.items()))
 
     def _save(self) -> None:
-        state = {
-            'network': self._network.state_dict(),
-            'averaged': self._averaged.state_dict(),
-            'optimizer': self._optimizer.state_dict(),
-            'progress': asdict(self.progress),
-        }
+        state = {**self._stepper.state(), 'progress': asdict(self.progress)}
         write_atomically(self._folder / CHECKPOINT_NAME, lambda stream: torch.save(state, stream))
+        self._write_record()
+
+    def _write_record(self) -> None:
+        """Write how long the training has run so far, and where it runs now."""
+        progress = self.progress
+        record = {
+            'images': progress.images,
+            'steps': progress.steps,
+            'seconds': round(progress.seconds, 1),
+            'seconds_on': {name: round(s, 1) for name, s in progress.seconds_on.items()},
+            'restarts': progress.restarts,
+            **described(self._device),
+        }
+        write_text_atomically(self._folder / RECORD_NAME, json.dumps(record, indent=2) + '\n')
 
     def _resume(self) -> None:
         path = self._folder / CHECKPOINT_NAME
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
-        self._network.load_state_dict(state['network'])
-        self._averaged.load_state_dict(state['averaged'])
-        self._optimizer.load_state_dict(state['optimizer'])
-        self.progress = Progress(**state['progress'])
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        self._stepper.load(state)
+        # before devices were recorded, all trainings were on a CPU
+        before = {CPU: state['progress']['seconds']}
+        self.progress = Progress(**{'seconds_on': before, **state['progress']})
         self.progress.restarts += 1
         self._report(f'resumed after {self.progress.images} images')
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Keep weight decay off norms, biases and layer scales."""
-    named = [item for item in network.parameters() if item.requires_grad]
-    return [
-        {'params': [item for item in named if item.ndim > 1], 'weight_decay': weight_decay},
-        {'params': [item for item in named if item.ndim <= 1], 'weight_decay': 0.0},
-    ]
+def _together(one: Counted, other: Counted) -> Counted:
+    return Counted(
+        one.taken + other.taken,
+        max(one.broken, other.broken),
+        one.loss + other.loss,
+        one.error + other.error,
+    )

@@ -152,8 +152,9 @@ def predicted_depth(
     :returns: (h, w) metres.
     """
     image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))[None]).float() / 255.0
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        disparity = network(image)[0][0, 0].numpy()
+        disparity = network(image.to(device))[0][0, 0].cpu().numpy()
     high, low = 1.0 / depth_range_m[0], 1.0 / depth_range_m[1]
     depth = fx / (focal_per_height * rgb.shape[0]) / (low + (high - low) * disparity)
     return np.asarray(depth, np.float32)

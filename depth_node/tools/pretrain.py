@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from depth_node.errors import DepthNodeError
+from depth_node.errors import SettingsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
+        '--device',
+        choices=('auto', 'cpu', 'cuda'),
+        default='auto',
+        help='where to train and render; auto: cuda where there is one',
+    )
+    parser.add_argument(
         '--judge', type=Path, nargs='*', default=[], help='recordings with depth, never trained on'
     )
     return parser
@@ -67,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def plan_of(variant: str, images: int, seed: int, workers: int, start: str) -> TrainingPlan:
     """Show most at half size, where a second shows four times as many."""
-    from depth_node.pretraining.batches import BatchSpec
+    from depth_node.pretraining.batch import BatchSpec
     from depth_node.pretraining.trainer import Stage
     from depth_node.pretraining.trainer import TrainingPlan
 
@@ -93,6 +101,19 @@ def plan_of(variant: str, images: int, seed: int, workers: int, start: str) -> T
     )
 
 
+def chosen_device(name: str) -> str:
+    """Return 'cpu' or 'cuda' for 'auto', 'cpu' or 'cuda'.
+
+    :raises SettingsError: when 'cuda' is asked for and torch sees no GPU.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == 'cuda' and not available:
+        raise SettingsError('--device', 'cuda', 'a GPU that torch sees; or --device cpu')
+    return 'cuda' if available and name != 'cpu' else 'cpu'
+
+
 def _multiple_of_32(pixels: int) -> int:
     return 32 * round(pixels / 32)
 
@@ -107,6 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from depth_node.networks.specification import Identity
     from depth_node.pretraining.trainer import Trainer
 
+    device = chosen_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -126,8 +148,9 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.out,
         report=lambda line: print(line, flush=True),
         evaluate=lambda averaged, shapes: _figures(averaged, data(tuple(shapes))),
+        device=device,
     )
-    averaged = trainer.run()
+    averaged = trainer.run().cpu()
     if arguments.model:
         from depth_node.pretraining.bundling import bundle
 
@@ -159,21 +182,26 @@ Data = dict[str, 'list[JudgedView]']
 
 def _judged_data(sizes: Sequence[tuple[int, int]], recordings: Sequence[Path]) -> Data:
     from depth_node.pretraining.views import load_views
-
-    data = {'world (held-out scenes)': _held_out_views(sizes)}
-    return data | {path.stem: load_views(path, list(sizes), 24) for path in recordings}
-
-
-def _held_out_views(sizes: Sequence[tuple[int, int]]) -> list[JudgedView]:
-    """Render scenes of a seed that no training uses."""
-    from depth_node.pretraining.views import JudgedView
     from depth_node.world import samples
 
     rng = np.random.default_rng(_HELD_OUT_SEED)
+    data = {'world (held-out scenes)': _held_out_views(rng, samples.SHARES, sizes)}
+    rng = np.random.default_rng((_HELD_OUT_SEED, 1))
+    data['world (kinds held out)'] = _held_out_views(rng, samples.HELD_OUT_SHARES, sizes)
+    return data | {path.stem: load_views(path, list(sizes), 24) for path in recordings}
+
+
+def _held_out_views(
+    rng: np.random.Generator, shares: Mapping[str, float], sizes: Sequence[tuple[int, int]]
+) -> list[JudgedView]:
+    """Render scenes that no training sees, of kinds with these weights."""
+    from depth_node.pretraining.views import JudgedView
+    from depth_node.world import samples
+
     views: list[JudgedView] = []
     while len(views) < _HELD_OUT_VIEWS:
         height, width = sizes[len(views) % len(sizes)]
-        for sample in samples.draw(rng, height, width, 1):
+        for sample in samples.draw(rng, height, width, 1, shares=shares):
             depth = np.where(np.isfinite(sample.depth_m), sample.depth_m, np.nan)
             views.append(JudgedView(sample.rgb, depth.astype(np.float32), sample.camera.fx))
     return views

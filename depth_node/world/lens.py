@@ -49,6 +49,12 @@ def defocused(light: Array, depth_m: Array, radius_px: float, focus_m: float) ->
 
 def smeared(light: Array, way_px: tuple[float, float]) -> Array:
     """Return the picture moved along a straight way while it was taken, columns and rows."""
+    kernel = motion_kernel(way_px)
+    return np.asarray(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REPLICATE))
+
+
+def motion_kernel(way_px: tuple[float, float]) -> Array:
+    """Return the weights (n, n) of a straight way, columns and rows; n is odd."""
     reach = int(np.ceil(max(map(abs, way_px)) / 2))
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
     for share in np.linspace(-0.5, 0.5, 4 * reach + 3):
@@ -56,6 +62,4 @@ def smeared(light: Array, way_px: tuple[float, float]) -> Array:
         left, top = min(int(column), 2 * reach - 1), min(int(row), 2 * reach - 1)
         right, down = column - left, row - top
         kernel[top : top + 2, left : left + 2] += np.outer((1 - down, down), (1 - right, right))
-    return np.asarray(
-        cv2.filter2D(light, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
-    )
+    return np.asarray(kernel / kernel.sum(), np.float32)

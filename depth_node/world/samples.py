@@ -15,7 +15,9 @@ from depth_node.world.render import render
 from depth_node.world.scene import Scene
 from depth_node.world.scenes import KINDS
 from depth_node.world.scenes import make
+from depth_node.world.sensor import Sensor
 from depth_node.world.sensor import random_sensor
+from depth_node.world.solids import Floats
 from depth_node.world.variation import varied
 from depth_node.world.viewpoints import pinhole_slopes as pinhole_slopes
 from depth_node.world.viewpoints import random_camera
@@ -63,6 +65,20 @@ class Sample:
     """Kind of the scene."""
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A sample before it is rendered."""
+
+    scene: Scene
+    """In the light and paint of this view."""
+    T_world_camera: Floats
+    """(4, 4) pose of the optical frame in the world."""
+    camera: CameraModel
+    sensor: Sensor
+    shear: float = 0.0
+    """By which x/z moves from the first row to the last while a rolling shutter reads them."""
+
+
 def draw(
     rng: np.random.Generator,
     height: int,
@@ -81,14 +97,62 @@ def draw(
     :param shares: weights of the kinds of scenes; :data:`HELD_OUT_SHARES` for evaluation.
     :raises SettingsError: when a size, a count, a kind or a weight is out of range.
     """
+    scene = _scene(rng, height, width, views_per_scene, shares)
+    # noise is drawn view by view: what a seed gives must not hang on how views are made
+    return [
+        taken(_shot(scene, rng, height, width), rng, supersample) for _ in range(views_per_scene)
+    ]
+
+
+def shots(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    views_per_scene: int = 1,
+    shares: Mapping[str, float] = SHARES,
+) -> list[Shot]:
+    """Draw a scene of a random kind and cameras that look at it; nothing is rendered.
+
+    Arguments and errors as of :func:`draw`.
+    """
+    scene = _scene(rng, height, width, views_per_scene, shares)
+    return [_shot(scene, rng, height, width) for _ in range(views_per_scene)]
+
+
+def taken(shot: Shot, rng: np.random.Generator | None, supersample: float = 1.0) -> Sample:
+    """Render a shot.
+
+    :param rng: noise of the sensor; none where None.
+    :param supersample: rays per pixel and axis for the colors.
+    """
+    slopes = pinhole_slopes(shot.camera)
+    if shot.shear:
+        slopes = rolled_shutter(slopes, shot.shear)
+    rendered = render(
+        shot.scene,
+        shot.T_world_camera,
+        slopes,
+        supersample=supersample,
+        sensor=shot.sensor,
+        rng=rng,
+    )
+    return Sample(rendered.rgb, rendered.depth_m, shot.camera, shot.scene.kind)
+
+
+def _scene(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    views_per_scene: int,
+    shares: Mapping[str, float],
+) -> Scene:
     if not (2 <= height <= _LARGEST_PX and 2 <= width <= _LARGEST_PX):
         raise SettingsError(
             'sample size', f'{width} x {height}', f'2 to {_LARGEST_PX} pixels each way'
         )
     if views_per_scene < 1:
         raise SettingsError('views_per_scene', str(views_per_scene), 'at least 1')
-    scene = make(_kind(rng, shares), rng)
-    return [_view(scene, rng, height, width, supersample) for _ in range(views_per_scene)]
+    return make(_kind(rng, shares), rng)
 
 
 def _kind(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
@@ -104,20 +168,8 @@ def _kind(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
     return list(shares)[int(rng.choice(len(weights), p=weights))]
 
 
-def _view(
-    scene: Scene, rng: np.random.Generator, height: int, width: int, supersample: float
-) -> Sample:
+def _shot(scene: Scene, rng: np.random.Generator, height: int, width: int) -> Shot:
     camera = random_camera(rng, height, width)
     pose = worthwhile_pose(scene, rng, camera)
-    slopes = pinhole_slopes(camera)
-    if rng.random() < 0.06:
-        slopes = rolled_shutter(slopes, float(rng.normal(0.0, 0.06)))
-    rendered = render(
-        varied(scene, rng),
-        pose,
-        slopes,
-        supersample=supersample,
-        sensor=random_sensor(rng),
-        rng=rng,
-    )
-    return Sample(rendered.rgb, rendered.depth_m, camera, scene.kind)
+    shear = float(rng.normal(0.0, 0.06)) if rng.random() < 0.06 else 0.0
+    return Shot(varied(scene, rng), pose, camera, random_sensor(rng), shear)

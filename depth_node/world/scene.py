@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cached_property
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,11 +19,11 @@ from depth_node.world.solids import Solids
 from depth_node.world.tracing import Rays
 from depth_node.world.tracing import trace
 
-_SHADOW_PX = 288
-_COVER_PX = 144
+SHADOW_PX = 288
+COVER_PX = 144
 COVER_STEEPNESS_PER_M = 6.0
-_COVER_FROM_M = 80.0
-_COVER_TOP_M = 5.0
+COVER_FROM_M = 80.0
+COVER_TOP_M = 5.0
 _OVERHEAD_M = 1.3
 
 Array = NDArray[np.float32]
@@ -34,8 +37,18 @@ class View:
     """(4, 4) optical frame of the light in the world."""
     tangent: float
     """Largest slope of the picture."""
-    values: Array
-    """(S, S) depth along z from the light, or another quantity per direction."""
+    look: Callable[[], Array]
+    """Makes the values; it can be pickled."""
+    size_px: int
+    """S: rows and columns of the values."""
+
+    @cached_property
+    def values(self) -> Array:
+        """Return (S, S) depth along z from the light, or another quantity per direction.
+
+        Made when they are first read: where a GPU renders, nobody reads them.
+        """
+        return self.look()
 
 
 @dataclass(frozen=True)
@@ -157,9 +170,13 @@ def shadow_view(solids: Solids, position_m: Floats, target_m: Floats, radius_m: 
     """
     pose = look_at(position_m, target_m)
     tangent = min(radius_m / float(np.linalg.norm(target_m - position_m)), 3.0)
+    return View(pose, tangent, partial(_depth_from, solids, pose, tangent, SHADOW_PX), SHADOW_PX)
+
+
+def _depth_from(solids: Solids, pose: Floats, tangent: float, size: int) -> Array:
+    """Return the depth (size, size) of solids alone, as seen by a square picture."""
     open_shell = Shell(-_OPEN, _OPEN, np.zeros((3, 2), np.intp))
-    hits = trace(solids, open_shell, pose, _square_rays(tangent, _SHADOW_PX))
-    return View(pose, tangent, hits.depth_m)
+    return trace(solids, open_shell, pose, _square_rays(tangent, size)).depth_m
 
 
 def cover_view(solids: Solids, center_m: Floats, radius_m: float) -> View:
@@ -167,22 +184,33 @@ def cover_view(solids: Solids, center_m: Floats, radius_m: float) -> View:
 
     What hangs overhead (lamps, beams, tree tops) does not count.
     """
-    above = np.array([center_m[0], center_m[1], _COVER_FROM_M])
+    above = np.array([center_m[0], center_m[1], COVER_FROM_M])
     pose = look_at(above, above - np.array([0.0, 0.0, 1.0]))
-    tangent = radius_m / _COVER_FROM_M
-    standing = solids.only(solids.corners_m()[..., 2].min(axis=1) < _OVERHEAD_M)
-    open_shell = Shell(-_OPEN, _OPEN, np.zeros((3, 2), np.intp))
-    depth = trace(standing, open_shell, pose, _square_rays(tangent, _COVER_PX)).depth_m
-    height = np.clip(_COVER_FROM_M - depth, 0.0, _COVER_TOP_M)
+    tangent = radius_m / COVER_FROM_M
+    return View(pose, tangent, partial(_cover, solids, pose, tangent), COVER_PX)
+
+
+def _cover(solids: Solids, pose: Floats, tangent: float) -> Array:
+    depth = _depth_from(solids.only(stands(solids)), pose, tangent, COVER_PX)
+    height = np.clip(COVER_FROM_M - depth, 0.0, COVER_TOP_M)
     grown = np.exp(np.float32(COVER_STEEPNESS_PER_M) * height)
-    blur_px = max(0.12 / (2 * radius_m / _COVER_PX), 0.8)
-    return View(pose, tangent, np.asarray(cv2.GaussianBlur(grown, (0, 0), blur_px), np.float32))
+    return np.asarray(cv2.GaussianBlur(grown, (0, 0), cover_blur_px(tangent)), np.float32)
+
+
+def stands(solids: Solids) -> NDArray[np.bool_]:
+    """Mark (P,) what begins low enough to dim the light beside it."""
+    return np.asarray(solids.corners_m()[..., 2].min(axis=1) < _OVERHEAD_M, bool)
+
+
+def cover_blur_px(tangent: float) -> float:
+    """Return the standard deviation of the blur of a cover view, pixels."""
+    return max(0.12 / (2 * tangent * COVER_FROM_M / COVER_PX), 0.8)
 
 
 def sharpened(scene: Scene, size_px: int) -> Scene:
     """Return the scene with shadows of a finer resolution; worth it for many or large views."""
     view = scene.light.shadow
-    open_shell = Shell(-_OPEN, _OPEN, np.zeros((3, 2), np.intp))
-    rays = _square_rays(view.tangent, size_px)
-    depth = trace(scene.solids, open_shell, view.T_world_view, rays).depth_m
-    return replace(scene, light=replace(scene.light, shadow=replace(view, values=depth)))
+    look = partial(_depth_from, scene.solids, view.T_world_view, view.tangent, size_px)
+    return replace(
+        scene, light=replace(scene.light, shadow=replace(view, look=look, size_px=size_px))
+    )

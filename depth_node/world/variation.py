@@ -72,7 +72,7 @@ def _key(light: Light, rng: np.random.Generator) -> Light:
     strength = float(light.color.mean() * np.exp(rng.normal(0.1, 0.6)))
     if rng.random() < 0.12:
         strength += rng.uniform(1.5, 5.0)  # burnt-out patches
-    pattern = _pattern(light.shadow.values.shape[0], rng) if rng.random() < 0.35 else None
+    pattern = _pattern(light.shadow.size_px, rng) if rng.random() < 0.35 else None
     return replace(light, color=color_of(rng, strength, hue), pattern=pattern)
 
 
