@@ -113,7 +113,7 @@ def test_ellipsoids_have_exact_depth():
     assert_same_depth(depth_of(solids), np.where(np.isfinite(wanted), wanted, np.inf), 300)
 
 
-@pytest.mark.parametrize('taper', [1.0, 0.3, 1.4])
+@pytest.mark.parametrize('taper', [1.0, 0.3, 1.4, 2.5])
 @pytest.mark.parametrize('eye', [(0.3, -4.0, 1.1), (0.4, -1.5, 3.5), (0.2, -1.2, -2.5)])
 def test_tapered_cylinders_have_exact_depth(taper, eye):
     solids = one_solid(CYLINDER, (0.0, 0.3, 0.6), (0.4, 0.4, 0.7), taper=taper)
@@ -146,7 +146,7 @@ def test_tapered_cylinders_have_exact_depth(taper, eye):
     found = depth_of(solids, pose=pose, slopes=slopes)
     both = np.isfinite(wanted) & np.isfinite(found)
     assert both.sum() > 150
-    assert (np.isfinite(wanted) != np.isfinite(found)).mean() < 0.01
+    assert (np.isfinite(wanted) != np.isfinite(found)).sum() <= 12
     np.testing.assert_allclose(found[both], wanted[both], rtol=1e-5)
 
 

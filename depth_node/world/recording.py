@@ -50,7 +50,7 @@ from depth_node.world.scene import sharpened
 from depth_node.world.sensor import Sensor
 from depth_node.world.solids import Floats
 
-VERSION = 1
+VERSION = 2
 """Of what :func:`write` renders by default; rises when the same settings give other pictures."""
 
 IMAGE_TOPIC = '/camera/image_raw'

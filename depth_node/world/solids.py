@@ -50,18 +50,24 @@ class Solids:
         return np.concatenate([linear, offset], axis=2)
 
     @cached_property
+    def box_half_m(self) -> Floats:
+        """(P, 3) half sizes of boxes around the solids; a tube that flares outgrows its foot."""
+        wider = np.maximum(self.taper, 1.0)
+        return np.asarray(self.half_m * np.stack([wider, wider, np.ones_like(wider)], 1), float)
+
+    @cached_property
     def reach_m(self) -> Floats:
         """(P, 3) half sizes of the upright boxes around the solids."""
         return np.asarray((np.abs(self.rotation) @ self.half_m[:, :, None])[:, :, 0], float)
 
     def corners_m(self) -> Floats:
-        """Return (P, 8, 3) world corners of the solids' own boxes; computed once."""
+        """Return (P, 8, 3) world corners of the boxes around the solids; computed once."""
         return self._corners_m
 
     @cached_property
     def _corners_m(self) -> Floats:
         signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
-        local = signs[None] * self.half_m[:, None, :]
+        local = signs[None] * self.box_half_m[:, None, :]
         world = local @ np.swapaxes(self.rotation, 1, 2)
         return np.asarray(world + self.center_m[:, None, :], float)
 

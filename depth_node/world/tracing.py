@@ -180,7 +180,7 @@ def _in_front(
 ) -> NDArray[np.bool_]:
     """Mark the solids (P,) whose balls may reach into the image: most of a scene does not."""
     x, y, z = ((solids.center_m - T[:3, 3]) @ T[:3, :3]).T
-    radius = np.sqrt((solids.half_m**2).sum(axis=1)) + _NEAR_M
+    radius = np.sqrt((solids.box_half_m**2).sum(axis=1)) + _NEAR_M
     marked = z > -radius
     for side, slopes in ((x, rays.x), (y, rays.y)):
         for least, sign in ((float(slopes.max()), 1.0), (-float(slopes.min()), -1.0)):

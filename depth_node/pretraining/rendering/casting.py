@@ -74,7 +74,10 @@ def seen_solids(
     turn, eye = pose[:, None, :3, :3], pose[:, None, :3, 3]
     origin = (to_unit @ eye[..., None])[..., 0] + offset
     signs = torch.tensor(_SIGNS, dtype=torch.float64, device=pose.device)
-    local = signs * half[:, :, None]
+    # a tube that flares outgrows the box of its foot
+    wider = scenes.taper[scene].clamp_min(1.0)
+    box = half * torch.stack((wider, wider, torch.ones_like(wider)), dim=2)
+    local = signs * box[:, :, None]
     corners = local @ rotation.transpose(2, 3) + (center - eye)[:, :, None]
     inverse = torch.linalg.inv_ex(turn)[0]
     nearest, low, high = _extent(corners @ inverse.transpose(2, 3))
@@ -246,10 +249,9 @@ def _box_rows(solids: Solids) -> Tensor:
 
 
 def _round_rows(solids: Solids) -> Tensor:
-    """Return (B, P, 17): linear map, origin, taper, least and largest slopes; float64."""
+    """Return (B, P, 13): linear map, origin, taper; float64."""
     linear = solids.linear.float().double().flatten(2)
-    slopes = torch.cat((solids.low - _MARGIN, solids.high + _MARGIN), dim=2)
-    return torch.cat((linear, solids.origin, solids.taper[..., None], slopes), dim=2)
+    return torch.cat((linear, solids.origin, solids.taper[..., None]), dim=2)
 
 
 def _along(row: Tensor, axis: int, x: Tensor, y: Tensor) -> Tensor:
@@ -291,11 +293,7 @@ def _cylinder(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
         across = (ox + t * dx) ** 2 + (oy + t * dy) ** 2
         valid = (across <= limit * limit) & (t > _NEAR_M) & (t < best)
         best = torch.where(valid, t, best)
-    # a tube that flares is wider than its box, and world/ shows only what is inside the box's
-    # rectangle of the image
-    left, top, right, bottom = (row[13 + k] for k in range(4))
-    inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-    return torch.where(inside, best, torch.inf).float()
+    return best.float()
 
 
 def _ellipsoid(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
