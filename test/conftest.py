@@ -44,6 +44,7 @@ _ABOUT_TORCH = (
     'network_page',
     'network_vectors',
     'performance_page',
+    'pretrain_tool',
     'pretraining',
     'pretraining_steps',
     'quantization',

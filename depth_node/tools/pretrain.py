@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SIZES = ((192, 256), (192, 352))
 """(height, width) of the exported inputs: native aspect of 4:3 and, within 3 percent, of 16:9."""
+_SHARES_OF_SIZES = (0.7, 0.3)
+"""Share of the batches that each of them gets."""
 FOCAL_PX = 200.0
 """Focal length of the card at 192 rows: a horizontal field of view of 65 degrees in 4:3."""
 FOCAL_PER_HEIGHT = FOCAL_PX / SIZES[0][0]
@@ -36,9 +38,9 @@ _HELD_OUT_SEED = 987_654_321
 _HELD_OUT_VIEWS = 96
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the training and return the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(words)
     try:
         return _run(arguments)
     except DepthNodeError as error:
@@ -73,27 +75,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def plan_of(variant: str, images: int, seed: int, workers: int, start: str) -> TrainingPlan:
-    """Show most at half size, where a second shows four times as many."""
+def plan_of(
+    variant: str, images: int, seed: int, workers: int, start: str, device: str
+) -> TrainingPlan:
+    """Show most at half size, where a second shows four times as many.
+
+    :param device: 'cpu' or 'cuda', which needs large batches to be busy.
+    """
     from depth_node.pretraining.batch import BatchSpec
     from depth_node.pretraining.trainer import Stage
     from depth_node.pretraining.trainer import TrainingPlan
 
+    larger = 8 if device == 'cuda' else 1
     half = BatchSpec(
-        size=16,
+        size=16 * larger,
+        pool=512 * larger,
         shapes=tuple((height // 2, _multiple_of_32(width // 2)) for height, width in SIZES),
-        shares=(0.7, 0.3),
+        shares=_SHARES_OF_SIZES,
         focal_per_height=FOCAL_PER_HEIGHT,
     )
-    full = replace(half, size=8, shapes=SIZES)
+    full = replace(half, size=8 * larger, shapes=SIZES)
+    # of the rates tried, 3e-3 was too high even for small batches
+    faster = 1.5 if device == 'cuda' else 1.0
     return TrainingPlan(
         network='lite-mono',
         variant=variant,
         options={'dilations': '640x192'},
         depth_range_m=DEPTH_RANGE_M,
         stages=(
-            Stage(images - images // 8, half, learning_rate=1e-3, final_learning_rate=3e-4),
-            Stage(images // 8, full, learning_rate=4e-4, final_learning_rate=1e-5),
+            Stage(images - images // 8, half, faster * 1e-3, faster * 3e-4),
+            Stage(images // 8, full, faster * 4e-4, 1e-5),
         ),
         seed=seed,
         start=start,
@@ -133,7 +144,14 @@ def _run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     start = str(arguments.start or '')
-    plan = plan_of(arguments.variant, arguments.images, arguments.seed, arguments.workers, start)
+    plan = plan_of(
+        arguments.variant,
+        arguments.images,
+        arguments.seed,
+        arguments.workers,
+        start,
+        device,
+    )
     # a fresh block must do something, or the first minutes go into waking the blocks up
     options = {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1}
     network = registry.build(plan.network, Identity(plan.variant, options))

@@ -1,0 +1,64 @@
+"""The command that trains the bundled model, on pictures of a few pixels."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from exported_before import leave_out_float16
+
+from depth_node import model_folder
+from depth_node.tools import pretrain
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(pretrain, 'SIZES', ((64, 96),))
+    monkeypatch.setattr(pretrain, '_HELD_OUT_VIEWS', 2)
+    monkeypatch.setattr(pretrain, '_SHARES_OF_SIZES', (1.0,))
+    leave_out_float16(monkeypatch)
+
+
+WORDS = ['--variant', 'tiny', '--workers', '0', '--device', 'cpu']
+
+
+def test_a_training_ends_with_a_model_with_which_another_one_can_begin(tmp_path):
+    made = ['-o', f'{tmp_path}/run', '--model', f'{tmp_path}/mine', '--images', '128']
+    assert pretrain.main([*WORDS, *made]) == 0
+    card = model_folder.read(tmp_path / 'mine').card
+    assert card.focal_px == pytest.approx(200.0 / 3.0) and card.variant == 'tiny'
+    assert {'world (held-out scenes)', 'world (kinds held out)'} <= set(card.metrics)
+    curve = [json.loads(line) for line in (tmp_path / 'run/curve.jsonl').read_text().splitlines()]
+    assert [line['rows'] for line in curve] == [32, 64] and curve[-1]['images'] == 128
+    assert json.loads((tmp_path / 'run/training.json').read_text())['images'] == 128
+
+    again = ['-o', f'{tmp_path}/more', '--start', f'{tmp_path}/mine', '--images', '8']
+    assert pretrain.main([*WORDS, *again]) == 0
+    assert json.loads((tmp_path / 'more/plan.json').read_text())['start'].endswith('mine')
+    begun, ended = (weights(tmp_path / name) for name in ('run', 'more'))
+    apart = [float((begun[name] - ended[name]).abs().max()) for name in begun]
+    # one step of Adam moves a weight by no more than its rate; other weights would be far off
+    assert 0.0 < max(apart) < 0.05
+
+
+def weights(folder):
+    """Return the averaged weights, not the statistics of the batches, of a training."""
+    import torch
+
+    state = torch.load(folder / 'last.pt', weights_only=True)['averaged']
+    return {name: value for name, value in state.items() if 'running' not in name and value.ndim}
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert pretrain.main(['-o', str(tmp_path), '--device', 'cuda']) == 1
+    assert 'a GPU that torch sees; or --device cpu' in capsys.readouterr().err
+
+
+def test_a_gpu_gets_large_batches_and_a_cpu_small_ones():
+    plans = [pretrain.plan_of('small', 1000, 0, 1, '', device) for device in ('cpu', 'cuda')]
+    sizes = [[stage.spec.size for stage in plan.stages] for plan in plans]
+    assert sizes == [[16, 8], [128, 64]]
+    assert all(sum(stage.images for stage in plan.stages) == 1000 for plan in plans)
