@@ -272,7 +272,7 @@ def test_cameras_that_want_different_factors_are_named():
     assert not contradictions(agreed)
     said = contradictions({**agreed, 'b': [estimate('tracks', 3.0)]})
     assert len(said) == 2 and 'By tracks, b wants the scale 3' in said[1]
-    assert 'wrong focal length' in said[0]
+    assert 'its focal length in the first place' in said[0]
     alone = {
         'a': [estimate('depth', 2.0), estimate('tracks', 2.0)],
         'b': [estimate('tracks', 2.1)],

@@ -2,7 +2,7 @@
 
 A model has one factor, with the focal length of each camera divided out, so cameras whose
 camera_info is right say the same of it, but for what the model does better in one place than in
-another.  A wrong focal length shows as a factor of its own.
+another.  A wrong focal length shows as a factor of its own; the scale alone cannot tell the two.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def contradictions(found: Mapping[str, Sequence[ScaleEstimate]]) -> list[str]:
         odd = [name for name, ratio in apart.items() if abs(np.log(ratio)) > np.log1p(APART)]
         return [
             f'By {kind}, {name} wants the scale {known[name].scale:.3g}, '
-            f'{100 * (apart[name] - 1):+.0f} % from the {common:.3g} of all: one factor serves '
-            'every camera, so look at its camera_info, a wrong focal length in the first place, '
-            'and at its mounting.'
+            f'{100 * (apart[name] - 1):+.0f} % from the {common:.3g} of all, and one factor serves '
+            'every camera: the model errs otherwise there, or the camera_info of that camera is '
+            'wrong, its focal length in the first place, or its mounting.'
             for name in odd
         ]
     return []
