@@ -57,8 +57,8 @@ def contradictions(found: Mapping[str, Sequence[ScaleEstimate]]) -> list[str]:
         return [
             f'By {kind}, {name} wants the scale {known[name].scale:.3g}, '
             f'{100 * (apart[name] - 1):+.0f} % from the {common:.3g} of all, and one factor '
-            'serves every camera: the model errs otherwise there, or the camera_info of that camera is '
-            'wrong, its focal length in the first place, or its mounting.'
+            'serves every camera: the model errs otherwise there, or the camera_info of that '
+            'camera is wrong, its focal length in the first place, or its mounting.'
             for name in odd
         ]
     return []
