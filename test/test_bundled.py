@@ -179,7 +179,7 @@ def test_the_card_gets_the_figures_and_keeps_the_rest(measured, tmp_path: Path) 
     old, new = model_folder.read(there).card, model_folder.read(mine).card
     assert set(new.metrics) == {row.data for row in measured.rows} | {'parity'}
     assert new.metrics['parity'] == old.metrics['parity'] and new.files == old.files
-    assert f'Abs Rel {measured.rows[0].metric["abs_rel"]:.2f}' in new.notes
+    assert f'Abs Rel {measured.rows[0].metric["abs_rel"]:.3f}' in new.notes
 
 
 def test_rendered_views_are_the_same_each_time_and_held_out_kinds_are_apart() -> None:
