@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from depth_node import model_folder
 from depth_node.settings import Settings
 
@@ -76,17 +78,16 @@ def test_figures_of_the_rewritten_network_are_those_of_the_committed_result() ->
             assert line in README, line
 
 
-def test_figures_of_the_bundled_model_are_those_of_its_card() -> None:
+def test_figures_of_the_bundled_model_are_those_of_its_result_and_of_its_card() -> None:
     card = model_folder.read(model_folder.find(Settings().model.name)).card
-    listed = 0
-    for name, figures in card.metrics.items():
-        if isinstance(figures, dict) and 'abs_rel' in figures:
-            columns = ('abs_rel', 'abs_rel_best_constant', 'abs_rel_median_scaled')
-            values = [figures[column] for column in (*columns, 'abs_rel_image_median')]
-            line = f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in values) + ' |'
-            assert line in README, line
-            listed += 1
-    assert listed >= 3
+    rows = json.loads((RESULTS / 'bundled.json').read_text())['rows']
+    assert len(rows) >= 3
+    for row in rows:
+        told = f'{row["data"]}: Abs Rel {row["metric"]["abs_rel"]:.3f}, median-scaled '
+        assert told + f'{row["scaled"]["abs_rel"]:.3f}' in README, told
+        figures = card.metrics[row['data']]
+        assert isinstance(figures, dict)
+        assert figures['abs_rel'] == pytest.approx(row['metric']['abs_rel'], abs=1e-3)
     assert card.weights_license in README
 
 
