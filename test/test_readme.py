@@ -83,8 +83,9 @@ def test_figures_of_the_bundled_model_are_those_of_its_result_and_of_its_card() 
     rows = json.loads((RESULTS / 'bundled.json').read_text())['rows']
     assert len(rows) >= 3
     for row in rows:
-        told = f'{row["data"]}: Abs Rel {row["metric"]["abs_rel"]:.3f}, median-scaled '
-        assert told + f'{row["scaled"]["abs_rel"]:.3f}' in README, told
+        values = (row['metric']['abs_rel'], row['constants']['abs_rel'], row['scaled']['abs_rel'])
+        told = f'| {row["data"]} | ' + ' | '.join(f'{value:.3f}' for value in values)
+        assert told in README, told
         figures = card.metrics[row['data']]
         assert isinstance(figures, dict)
         assert figures['abs_rel'] == pytest.approx(row['metric']['abs_rel'], abs=1e-3)

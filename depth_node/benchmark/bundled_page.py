@@ -49,7 +49,20 @@ def documents(result: Result, page: str = '') -> dict[str, str]:
 
 
 def verdict(result: Result) -> list[str]:
-    """Return the sentences that card, README and page begin with: what is missed comes first."""
+    """Return the sentences that card and page begin with: what is missed comes first."""
+    return [
+        *summary(result),
+        *(
+            f'{row["data"]}: Abs Rel {_number(row["metric"]["abs_rel"])}, median-scaled '
+            f'{_number(row["scaled"]["abs_rel"])} (that constant: '
+            f'{_number(row["constants"]["median_abs_rel"])}).'
+            for row in result['rows']
+        ),
+    ]
+
+
+def summary(result: Result) -> list[str]:
+    """Return how many figures are missed, and where a constant would have done better."""
     figures = result['figures']
     missed = [figure for figure in figures if not figure['kept']]
     said = [f'**{len(missed)} of {len(figures)} figures that are asked of it are missed.**']
@@ -62,12 +75,6 @@ def verdict(result: Result) -> list[str]:
     if lost:
         names = ', '.join(row['data'] for row in lost)
         said.append(f"It is worse than a constant, each image's own median depth, on {names}.")
-    for row in result['rows']:
-        said.append(
-            f'{row["data"]}: Abs Rel {_number(row["metric"]["abs_rel"])}, median-scaled '
-            f'{_number(row["scaled"]["abs_rel"])} (that constant: '
-            f'{_number(row["constants"]["median_abs_rel"])}).'
-        )
     return said
 
 
@@ -77,7 +84,20 @@ def in_readme(result: Result, readme: str) -> str:
     _, ended, tail = rest.partition(README_END)
     if not (found and ended):
         return readme
-    return f'{head}{README_BEGIN}\n{" ".join(verdict(result))}\n{README_END}{tail}'
+    rows = [
+        (
+            row['data'],
+            _number(row['metric']['abs_rel']),
+            _number(row['constants']['abs_rel']),
+            _number(row['scaled']['abs_rel']),
+            _number(row['constants']['median_abs_rel']),
+        )
+        for row in result['rows']
+    ]
+    columns = ('model, metres', 'best constant', 'model, median-scaled', "image's own median")
+    lines = [README_BEGIN, ' '.join(summary(result)), '']
+    lines += [*table(('Abs Rel on', *columns), rows), README_END]
+    return head + '\n'.join(lines) + tail
 
 
 def _about(result: Result) -> Iterator[str]:
