@@ -235,6 +235,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
     again = second.run()
     assert second.progress.images == first.progress.images
     assert any('resumed' in line for line in lines)
+    assert second._reported_images == 6  # the rate of what follows counts from here
     for name, value in averaged.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     curve = [json.loads(line) for line in (tmp_path / 'curve.jsonl').read_text().splitlines()]

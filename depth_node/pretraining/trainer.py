@@ -266,6 +266,7 @@ class Trainer:
         before = {CPU: state['progress']['seconds']}
         self.progress = Progress(**{'seconds_on': before, **state['progress']})
         self.progress.restarts += 1
+        self._reported_images = self.progress.images
         self._report(f'resumed after {self.progress.images} images')
 
 
