@@ -95,8 +95,35 @@ def test_the_loss_is_that_of_a_float64_reference() -> None:
     for stride in (1, 2, 4):  # eight pixels are too far for sixteen rows
         gradient += np.abs(r[:, stride:] - r[:, :-stride]).mean()
         gradient += np.abs(r[:, :, stride:] - r[:, :, :-stride]).mean()
-    expected = 0.25 * np.abs(r).mean() + np.abs(r - mean).mean() + 0.25 * gradient / 4.0
+    local = np.mean([np.abs(r - means_of_parts(r, parts)).mean() for parts in (4, 8)])
+    expected = 0.25 * np.abs(r).mean() + np.abs(r - mean).mean() + local + gradient / 4.0
     assert loss_of(predicted, truth) == pytest.approx(expected, rel=1e-4)
+
+
+def means_of_parts(r: np.ndarray, parts: int) -> np.ndarray:
+    """Return, at every pixel, the mean of the part of its image."""
+    means = np.empty_like(r)
+    height, width = r.shape[1] // parts, r.shape[2] // parts
+    for top in range(0, r.shape[1], height):
+        for left in range(0, r.shape[2], width):
+            part = np.s_[:, top : top + height, left : left + width]
+            means[part] = r[part].mean(axis=(1, 2), keepdims=True)
+    return means
+
+
+def test_the_local_part_sees_what_is_wrong_within_a_part_of_the_image() -> None:
+    truth = true_depth(1)
+    whole, shifted = truth.clone(), truth.clone()
+    whole[:, :, 4:8, 8:16] *= 1.5  # one part of four by four, four of eight by eight
+    shifted[:, :, 3:7, 7:15] *= 1.5
+    only_local = {'absolute': 0.0, 'shape': 0.0, 'gradient': 0.0}
+    assert loss_of(whole, truth, **only_local) < 1e-5
+    assert loss_of(shifted, truth, **only_local) > 1e-3
+
+
+def test_images_that_no_grid_divides_have_no_local_part() -> None:
+    truth, predicted = true_depth(1)[..., :15, :31], true_depth(2)[..., :15, :31]
+    assert loss_of(predicted, truth, absolute=0.0, shape=0.0, gradient=0.0) == 0.0
 
 
 def test_the_sky_counts_less_than_what_has_a_depth() -> None:
@@ -104,7 +131,7 @@ def test_the_sky_counts_less_than_what_has_a_depth() -> None:
     predicted[:, :, :8] *= 2.0
     far = torch.zeros_like(truth, dtype=torch.bool)
     far[:, :, :8] = True
-    weights = replace(LossWeights(), heads=(1.0,), shape=0.0, gradient=0.0)
+    weights = replace(LossWeights(), heads=(1.0,), shape=0.0, local=0.0, gradient=0.0)
     arguments = ([disparity_of(predicted)], truth.log(), far, RANGE_M, weights)
     expected = 0.25 * math.log(2.0) * 0.15 / 1.15
     assert float(log_depth_loss(*arguments)) == pytest.approx(expected, rel=1e-3)

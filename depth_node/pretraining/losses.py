@@ -2,8 +2,10 @@
 
 Everything is measured on r = log(predicted) - log(true).  Scale errors of single images (a
 close-up of a plain wall tells nothing of its distance) would drown the shape, therefore the part
-of r that is free of the image's mean weighs more than r itself.  Source of the parts: Eigen et
-al., NeurIPS 2014 (scale-invariant log error); Li and Snavely, CVPR 2018 (gradient matching).
+of r that is free of the image's mean weighs more than r itself.  The same is asked of parts of the
+image, or the layout of the room would drown a chair that stands in it.  Source of the parts: Eigen
+et al., NeurIPS 2014 (scale-invariant log error); Li and Snavely, CVPR 2018 (gradient matching);
+Zhang et al., NeurIPS 2022 (hierarchical normalisation: parts of the image).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class LossWeights:
     """Mean of |r|: metres."""
     shape: float = 1.0
     """Mean of |r - mean(r)| per image: shape without scale."""
-    gradient: float = 0.25
+    local: float = 1.0
+    """Mean of |r - mean(r)| per part of the image: things before what is behind them."""
+    gradient: float = 1.0
     """Mean of the differences of r between neighbours at several strides: edges and flatness."""
     heads: tuple[float, ...] = (1.0, 0.4, 0.2)
     """Weight of the network's outputs, full size first."""
@@ -33,6 +37,7 @@ class LossWeights:
 
 
 _STRIDES = (1, 2, 4, 8)
+_PARTS = (4, 8)  # per side of the image
 
 
 def log_depth_loss(
@@ -76,8 +81,31 @@ def _of_error(error: Tensor, weight: Tensor, weights: LossWeights) -> Tensor:
     return (
         weights.absolute * absolute
         + weights.shape * shape
+        + weights.local * _local(error, weight)
         + weights.gradient * _gradient(error, weight)
     )
+
+
+def _local(error: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of |r - mean of r over the part of the image that holds the pixel|."""
+    total = error.new_zeros(())
+    counted = 0
+    for parts in _PARTS:
+        if error.shape[-2] % parts or error.shape[-1] % parts or min(error.shape[-2:]) < 2 * parts:
+            continue
+        values, masses = (_in_parts(item, parts) for item in (error, weight))
+        mass = masses.sum(-1, keepdim=True).clamp_min(1.0)
+        mean = (values * masses).sum(-1, keepdim=True) / mass
+        total = total + ((values - mean).abs() * masses).sum() / masses.sum().clamp_min(1.0)
+        counted += 1
+    return total / max(counted, 1)
+
+
+def _in_parts(image: Tensor, parts: int) -> Tensor:
+    """Return (B, parts, parts, pixels of one part) of a (B, 1, H, W) image."""
+    count, _, height, width = image.shape
+    image = image.reshape(count, parts, height // parts, parts, width // parts)
+    return image.transpose(2, 3).reshape(count, parts, parts, -1)
 
 
 def _gradient(error: Tensor, weight: Tensor) -> Tensor:

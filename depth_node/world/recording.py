@@ -54,7 +54,6 @@ VERSION = 2
 """Of what :func:`write` renders by default; rises when the same settings give other pictures."""
 
 IMAGE_TOPIC = '/camera/image_raw'
-CAMERA_INFO_TOPIC = '/camera/camera_info'
 DEPTH_TOPIC = '/camera/depth/image_rect'
 BENT_DEPTH_TOPIC = '/camera/depth/image_raw'
 """Of depth that is seen through a lens with distortion."""
