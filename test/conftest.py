@@ -18,6 +18,7 @@ _ABOUT_TORCH = (
     'cuda_engine',
     'diffnet',
     'ecodepth',
+    'ecodepth_files',
     'engine_benchmark',
     'engines',
     'export',
