@@ -95,7 +95,8 @@ def _common_stamps(recording: Recording, image: Topic, depth: Topic) -> list[int
 
 
 def _evenly(stamps: list[int], count: int) -> list[int]:
-    return stamps[:: max(1, len(stamps) // count)][:count]
+    places = np.linspace(0, len(stamps) - 1, min(count, len(stamps))).round().astype(int)
+    return [stamps[place] for place in places]
 
 
 class _Viewer:
