@@ -7,8 +7,11 @@ import json
 import pytest
 from exported_before import leave_out_float16
 
+from depth_node import image_codec
 from depth_node import model_folder
+from depth_node.errors import ImageRejected
 from depth_node.tools import pretrain
+from depth_node.world import recording
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +65,21 @@ def test_a_gpu_gets_large_batches_and_a_cpu_small_ones():
     sizes = [[stage.spec.size for stage in plan.stages] for plan in plans]
     assert sizes == [[16, 8], [128, 64]]
     assert all(sum(stage.images for stage in plan.stages) == 1000 for plan in plans)
+
+
+def test_a_damaged_image_of_a_recording_is_left_out_and_does_not_end_a_training(
+    tmp_path, monkeypatch
+):
+    settings = recording.RecordingSettings(seconds=0.3, rate_hz=10.0, width=64, height=48)
+    recording.write(tmp_path / 'bag', settings, workers=1)
+    inner, seen = image_codec.decode_image, []
+
+    def decode(image):
+        seen.append(image.stamp_ns)
+        if len(seen) == 2:
+            raise ImageRejected('image_jpeg', 'image', 'half a JPEG', 'a whole one')
+        return inner(image)
+
+    monkeypatch.setattr(image_codec, 'decode_image', decode)
+    views = pretrain._judged_data(((64, 96),), [tmp_path / 'bag'])['bag']
+    assert len(seen) == 3 and len(views) == 2
