@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from exported_before import leave_out_float16
@@ -83,3 +84,9 @@ def test_a_damaged_image_of_a_recording_is_left_out_and_does_not_end_a_training(
     monkeypatch.setattr(image_codec, 'decode_image', decode)
     views = pretrain._judged_data(((64, 96),), [tmp_path / 'bag'])['bag']
     assert len(seen) == 3 and len(views) == 2
+
+
+def test_recordings_of_one_name_are_all_judged(monkeypatch):
+    monkeypatch.setattr('depth_node.pretraining.views.load_views', lambda path, *_: [path])
+    data = pretrain._judged_data(((64, 96),), [Path('a/bag'), Path('b/bag')])
+    assert [name for name in data if 'world' not in name] == ['a/bag', 'b/bag']
