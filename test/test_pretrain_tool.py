@@ -45,6 +45,26 @@ def test_a_training_ends_with_a_model_with_which_another_one_can_begin(tmp_path)
     assert 0.0 < max(apart) < 0.05
 
 
+@pytest.mark.parametrize('damage', ['cut', 'text', 'other keys', 'another network', 'code'])
+def test_a_checkpoint_that_is_none_is_refused_and_its_plan_stays(tmp_path, capsys, damage):
+    import torch
+
+    words = ['--workers', '0', '--device', 'cpu', '-o', str(tmp_path), '--images', '0']
+    assert pretrain.main([*words, '--variant', 'tiny']) == 0
+    path, variant = tmp_path / 'last.pt', 'tiny'
+    if damage == 'another network':
+        variant = 'small'
+    elif damage == 'cut':
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == 'text':
+        path.write_text('hello')
+    else:
+        torch.save({'network': 1 if damage == 'other keys' else Path('/')}, path)
+    assert pretrain.main([*words, '--variant', variant]) == 1
+    assert f'expected a checkpoint of lite-mono {variant}' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'plan.json').read_text())['variant'] == 'tiny'
+
+
 def weights(folder):
     """Return the averaged weights, not the statistics of the batches, of a training."""
     import torch
