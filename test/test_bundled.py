@@ -269,6 +269,11 @@ def test_the_record_of_a_training_is_read_or_refused(tmp_path: Path) -> None:
     assert record['plan'] == {'seed': 1} and record['further'] == {}
     # a step from one input size to another is no progress
     assert curves_of(record, 'scaled') == {'a': [(n, 1.0 / n) for n in range(1, 6)]}
+    for count in (400, 401, 800, 1200):
+        lines = [json.dumps({'images': n}) for n in range(count)]
+        (tmp_path / 'curve.jsonl').write_text('\n'.join(lines))
+        kept_points = [point['images'] for point in read_record(tmp_path)['curve']]
+        assert 200 <= len(kept_points) <= 400 and kept_points[-1] == count - 1
     (tmp_path / 'curve.jsonl').write_text('{"steps": 1}\n')
     with pytest.raises(DepthNodeError, match='images'):
         read_record(tmp_path)
