@@ -122,6 +122,11 @@ def test_what_was_not_measured_is_missed() -> None:
     found = kept([])
     assert found.pop('size of the folder, MB')
     assert len(found) == 3 and not any(found.values())
+    rows = [replace(row_of('world', 0.1), kind=TRAINED, flicker=bundled.Flicker(1, *three))
+            for three in ((0.01, 0.02, 0.01), (math.nan,) * 3)]  # fmt: skip
+    flickers = 'still camera in rendered scenes: flicker, share of depth'
+    assert kept(rows[:1])[flickers]
+    assert not kept(rows)[flickers] and not kept(rows[::-1])[flickers]
 
 
 def test_the_page_says_first_what_is_missed(written) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from depth_node import model_folder
 from depth_node.benchmark import frame
 from depth_node.benchmark.bundled_data import SEED
@@ -268,7 +270,9 @@ def asked_of(rows: Sequence[DataRow], speed: Sequence[Speed], size_mb: float) ->
             figures.append(_at_most(f'{row.data}: metric Abs Rel', row.metric['abs_rel'], 0.30))
     ratios = [row.scaled['abs_rel'] / row.constants['median_abs_rel'] for row in recordings]
     mean = sum(ratios) / len(ratios) if ratios else math.nan
-    worst = max((row.flicker.typical for row in rows if row.kind != 'recording'), default=math.nan)
+    still = [row.flicker.typical for row in rows if row.kind != 'recording']
+    # not max(), which forgets NaN unless it comes first
+    worst = float(np.max(still)) if still else math.nan
     return (
         *figures,
         _at_most("recordings: mean of Abs Rel over that of each image's own median", mean, 0.75),
