@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,14 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda text: None) -> Meas
     """
     folder = model_folder.read(model_folder.find(plan.model))
     rows, shown = [], []
-    names = [name for name in (plan.model, plan.before) if name]
+    given = [name for name in (plan.model, plan.before) if name]
+    # as paths: elsewhere a name may also mean a folder in the current one
+    paths = [str(model_folder.find(name).absolute()) for name in given]
     settings = JudgeSettings(frames=plan.frames)
-    with opened_models(names, engine=_ENGINE, precision=_PRECISION) as models:
+    with opened_models(paths, engine=_ENGINE, precision=_PRECISION) as opened:
+        models = [
+            replace(model, name=name) for model, name in zip(opened, _told(given), strict=True)
+        ]
         sets = recorded(plan.recordings, settings)
         if plan.views:
             note('rendering')
@@ -179,6 +185,12 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda text: None) -> Meas
     model = _described(folder)
     figures = asked_of(rows, speed, model['size_mb'])
     return Measured(model, tuple(rows), speed, figures, tuple(shown))
+
+
+def _told(given: Sequence[str]) -> list[str]:
+    """Return what models are called in the pictures: without their place on this machine."""
+    names = [Path(name).name for name in given]
+    return names if len(set(names)) == len(names) else [names[0], f'{names[1]} before']
 
 
 def _judged(
