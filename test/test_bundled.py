@@ -33,6 +33,7 @@ from depth_node.benchmark.training_record import read_record
 from depth_node.camera import CameraView
 from depth_node.camera import from_horizontal_fov
 from depth_node.errors import DepthNodeError
+from depth_node.errors import ModelError
 from depth_node.files import sha256_of
 from depth_node.frames import CameraImage
 from depth_node.frames import DepthFrame
@@ -106,6 +107,14 @@ def test_a_picture_names_models_and_not_their_place_on_this_machine(measured) ->
     names = {name for shown in measured.shown for name, *_ in shown.depths}
     assert names == {BUNDLED, f'{BUNDLED} before'}
     assert bundled._told(['/home/me/new', BUNDLED]) == ['new', BUNDLED]
+
+
+def test_a_model_without_metres_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(model_folder.find(BUNDLED), tmp_path / 'some')
+    card = tmp_path / 'some' / CARD_NAME
+    card.write_text(card.read_text().replace('kind: disparity', 'kind: relative'))
+    with pytest.raises(ModelError, match='relative inverse depth'):
+        bundled.measure(replace(PLAN, model=str(tmp_path / 'some'), before='', views=1))
 
 
 def test_the_result_keeps_the_schema(written) -> None:

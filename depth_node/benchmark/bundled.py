@@ -25,6 +25,7 @@ from depth_node.benchmark.flicker import NOISE
 from depth_node.benchmark.flicker import SHOTS
 from depth_node.benchmark.flicker import Flicker
 from depth_node.benchmark.flicker import flicker
+from depth_node.errors import ModelError
 from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.bootstrap import interval_of
 from depth_node.judging.comparison import compare
@@ -157,11 +158,15 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda text: None) -> Meas
     """Judge a model.
 
     :param note: told what is being done.
-    :raises ModelError: when a model is missing or damaged.
+    :raises ModelError: when a model is missing or damaged, or gives relative inverse depth.
     :raises RecordingError: when a recording cannot judge it.
     :raises EngineError: when an engine fails.
     """
     folder = model_folder.read(model_folder.find(plan.model))
+    if folder.card.output.kind == 'relative':
+        raise ModelError(
+            f'model {folder.card.name}', 'relative inverse depth', 'a model of depth in metres'
+        )
     rows, shown = [], []
     given = [name for name in (plan.model, plan.before) if name]
     # as paths: elsewhere a name may also mean a folder in the current one
