@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from dataclasses import fields
@@ -66,6 +67,15 @@ def failing_later(calls: int):
     return call, {}
 
 
+def vanishing():
+    threading.Timer(0.2, os._exit, (9,)).start()
+    return lambda: None, {}
+
+
+def waiting():
+    return lambda: time.sleep(0.2), {}
+
+
 def refusing():
     raise SettingsError('somebody', 'a stone', 'bread', 'Bake.')
 
@@ -111,6 +121,13 @@ def test_what_cannot_run_is_named_and_the_others_are_timed(tmp_path: Path) -> No
     assert 'worn out' in later.failure
     assert good.failure == '' and len(good.times_ns) == 4
     assert 5.0 < good.peak_mib < 2_000.0
+
+
+def test_a_process_that_ends_between_two_turns_is_named_and_the_others_go_on() -> None:
+    contestants = [Contestant('vanishes', vanishing), Contestant('stays', waiting)]
+    (vanished, stayed), _ = take_patient_turns(contestants, rounds=2, calls=1)
+    assert vanished.failure == 'its process ended'
+    assert stayed.failure == '' and len(stayed.times_ns) == 2
 
 
 def test_ctrl_c_keeps_what_was_timed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +33,14 @@ from depth_node.benchmark.training_record import read_record
 from depth_node.camera import CameraView
 from depth_node.camera import from_horizontal_fov
 from depth_node.errors import DepthNodeError
+from depth_node.errors import ModelError
+from depth_node.files import sha256_of
 from depth_node.frames import CameraImage
 from depth_node.frames import DepthFrame
 from depth_node.judging.models import ModelUnderTest
+from depth_node.judging.models import opened_models
 from depth_node.judging.scenes import Scene
+from depth_node.model_folder import CARD_NAME
 from depth_node.settings import Settings
 from depth_node.world import samples
 
@@ -76,6 +81,40 @@ def test_every_rendered_data_set_is_judged_beside_guesses_and_the_former_model(m
         # it was held against itself
         assert {item.measure for item in row.before} == set(bundled.COMPARED)
         assert all(item.before == item.after and item.low == item.high == 0 for item in row.before)
+
+
+def test_the_model_that_is_judged_is_the_one_whose_card_is_told(tmp_path, monkeypatch) -> None:
+    """A folder of the same name in the current one is not what the name means."""
+    installed = model_folder.find(BUNDLED).resolve()
+    shutil.copytree(installed, tmp_path / BUNDLED)
+    monkeypatch.chdir(tmp_path)
+    opened = []
+
+    @contextmanager
+    def noted(names, **_):
+        with opened_models(names, engine='openvino', precision='f32') as models:
+            opened.extend(models)
+            yield models
+
+    monkeypatch.setattr(bundled, 'opened_models', noted)
+    changed = tmp_path / BUNDLED / CARD_NAME
+    changed.write_text(changed.read_text() + '\n# another\n')
+    bundled.measure(replace(PLAN, before='', views=0))
+    assert [model.sha256 for model in opened] == [sha256_of(installed / CARD_NAME)]
+
+
+def test_a_picture_names_models_and_not_their_place_on_this_machine(measured) -> None:
+    names = {name for shown in measured.shown for name, *_ in shown.depths}
+    assert names == {BUNDLED, f'{BUNDLED} before'}
+    assert bundled._told(['/home/me/new', BUNDLED]) == ['new', BUNDLED]
+
+
+def test_a_model_without_metres_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(model_folder.find(BUNDLED), tmp_path / 'some')
+    card = tmp_path / 'some' / CARD_NAME
+    card.write_text(card.read_text().replace('kind: disparity', 'kind: relative'))
+    with pytest.raises(ModelError, match='relative inverse depth'):
+        bundled.measure(replace(PLAN, model=str(tmp_path / 'some'), before='', views=1))
 
 
 def test_the_result_keeps_the_schema(written) -> None:
@@ -122,6 +161,11 @@ def test_what_was_not_measured_is_missed() -> None:
     found = kept([])
     assert found.pop('size of the folder, MB')
     assert len(found) == 3 and not any(found.values())
+    rows = [replace(row_of('world', 0.1), kind=TRAINED, flicker=bundled.Flicker(1, *three))
+            for three in ((0.01, 0.02, 0.01), (math.nan,) * 3)]  # fmt: skip
+    flickers = 'still camera in rendered scenes: flicker, share of depth'
+    assert kept(rows[:1])[flickers]
+    assert not kept(rows)[flickers] and not kept(rows[::-1])[flickers]
 
 
 def test_the_page_says_first_what_is_missed(written) -> None:
@@ -269,6 +313,11 @@ def test_the_record_of_a_training_is_read_or_refused(tmp_path: Path) -> None:
     assert record['plan'] == {'seed': 1} and record['further'] == {}
     # a step from one input size to another is no progress
     assert curves_of(record, 'scaled') == {'a': [(n, 1.0 / n) for n in range(1, 6)]}
+    for count in (400, 401, 800, 1200):
+        lines = [json.dumps({'images': n}) for n in range(count)]
+        (tmp_path / 'curve.jsonl').write_text('\n'.join(lines))
+        kept_points = [point['images'] for point in read_record(tmp_path)['curve']]
+        assert 200 <= len(kept_points) <= 400 and kept_points[-1] == count - 1
     (tmp_path / 'curve.jsonl').write_text('{"steps": 1}\n')
     with pytest.raises(DepthNodeError, match='images'):
         read_record(tmp_path)

@@ -25,6 +25,7 @@ from depth_node.benchmark.result import write_result
 from depth_node.frames import CameraModel
 from depth_node.settings import Settings
 from depth_node.tools import benchmark
+from depth_node.world import recording
 
 CAMERA = CameraModel(60, 40, 50.0, 50.0, 29.5, 19.5)
 STEP = Settings().depth.edge_step
@@ -85,6 +86,19 @@ def test_without_recordings_the_result_keeps_the_schema_and_the_page_says_so(
     assert [edges.summary(row, STEP)[2] for row in rows] == list(edges.SEEN)
     removed = [item['removed_share'] for item in content['rows'][0]['steps']]
     assert removed == sorted(removed, reverse=True)
+
+
+def test_images_of_a_recording_are_spread_over_all_of_it(tmp_path: Path, monkeypatch) -> None:
+    settings = recording.RecordingSettings(seconds=1.0, rate_hz=10.0, width=32, height=24)
+    recording.write(tmp_path / 'bag', settings, workers=1)
+    seen: list[int] = []
+    inner = edge_views.decode_depth_image
+    monkeypatch.setattr(
+        edge_views, 'decode_depth_image', lambda item: seen.append(item.stamp_ns) or inner(item)
+    )
+    ((name, views),) = edge_views.recorded(tmp_path, 6)
+    assert name == 'bag' and len(views) == len(seen) == 6
+    assert seen[-1] - seen[0] == 900_000_000
 
 
 def test_the_picture_shows_fewer_red_points_with_the_mask_and_is_small() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,15 @@ def test_hostile_yaml_is_refused(folder: Path, text: str) -> None:
     refusal(folder)
 
 
+@pytest.mark.parametrize('number', ['9' * 400, '-0x' + 'f' * 9000], ids=['decimal', 'hexadecimal'])
+@pytest.mark.parametrize('key', ['format', 'focal_px', 'depth_scale', 'height', 'size_bytes'])
+def test_a_number_of_thousands_of_digits_is_refused(folder: Path, key: str, number: str) -> None:
+    card = folder / CARD_NAME
+    card.write_text(re.sub(rf'{key}: .*', f'{key}: {number}', card.read_text(), count=1))
+    assert number[:20] in card.read_text()
+    refusal(folder)
+
+
 @pytest.mark.parametrize(
     ('before', 'after', 'named'),
     [
@@ -429,3 +439,9 @@ def test_a_name_is_never_looked_up_in_the_current_folder(
 def test_a_path_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=CARD_NAME):
         model_folder.find(f'{tmp_path}/nothing')
+
+
+@pytest.mark.parametrize('path', ['~nobody-of-this-name/model', './' + 'b' * 300])
+def test_a_path_that_cannot_be_looked_at_is_refused(path: str) -> None:
+    with pytest.raises(ModelError, match=CARD_NAME):
+        model_folder.find(path)

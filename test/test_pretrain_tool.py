@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from exported_before import leave_out_float16
 
+from depth_node import image_codec
 from depth_node import model_folder
+from depth_node.errors import ImageRejected
 from depth_node.tools import pretrain
+from depth_node.world import recording
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +45,26 @@ def test_a_training_ends_with_a_model_with_which_another_one_can_begin(tmp_path)
     assert 0.0 < max(apart) < 0.05
 
 
+@pytest.mark.parametrize('damage', ['cut', 'text', 'other keys', 'another network', 'code'])
+def test_a_checkpoint_that_is_none_is_refused_and_its_plan_stays(tmp_path, capsys, damage):
+    import torch
+
+    words = ['--workers', '0', '--device', 'cpu', '-o', str(tmp_path), '--images', '0']
+    assert pretrain.main([*words, '--variant', 'tiny']) == 0
+    path, variant = tmp_path / 'last.pt', 'tiny'
+    if damage == 'another network':
+        variant = 'small'
+    elif damage == 'cut':
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == 'text':
+        path.write_text('hello')
+    else:
+        torch.save({'network': 1 if damage == 'other keys' else Path('/')}, path)
+    assert pretrain.main([*words, '--variant', variant]) == 1
+    assert f'expected a checkpoint of lite-mono {variant}' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'plan.json').read_text())['variant'] == 'tiny'
+
+
 def weights(folder):
     """Return the averaged weights, not the statistics of the batches, of a training."""
     import torch
@@ -62,3 +86,27 @@ def test_a_gpu_gets_large_batches_and_a_cpu_small_ones():
     sizes = [[stage.spec.size for stage in plan.stages] for plan in plans]
     assert sizes == [[16, 8], [128, 64]]
     assert all(sum(stage.images for stage in plan.stages) == 1000 for plan in plans)
+
+
+def test_a_damaged_image_of_a_recording_is_left_out_and_does_not_end_a_training(
+    tmp_path, monkeypatch
+):
+    settings = recording.RecordingSettings(seconds=0.3, rate_hz=10.0, width=64, height=48)
+    recording.write(tmp_path / 'bag', settings, workers=1)
+    inner, seen = image_codec.decode_image, []
+
+    def decode(image):
+        seen.append(image.stamp_ns)
+        if len(seen) == 2:
+            raise ImageRejected('image_jpeg', 'image', 'half a JPEG', 'a whole one')
+        return inner(image)
+
+    monkeypatch.setattr(image_codec, 'decode_image', decode)
+    views = pretrain._judged_data(((64, 96),), [tmp_path / 'bag'])['bag']
+    assert len(seen) == 3 and len(views) == 2
+
+
+def test_recordings_of_one_name_are_all_judged(monkeypatch):
+    monkeypatch.setattr('depth_node.pretraining.views.load_views', lambda path, *_: [path])
+    data = pretrain._judged_data(((64, 96),), [Path('a/bag'), Path('b/bag')])
+    assert [name for name in data if 'world' not in name] == ['a/bag', 'b/bag']

@@ -422,6 +422,10 @@ def test_a_whole_recording_is_never_in_memory(
     )
     found = load_views(tmp_path / 'bag', [(32, 64)], 3)
     assert len(found) == 3 == len(set(decoded))
+    # from its first image to its last, also where it has less than twice as many as are wanted
+    decoded.clear()
+    assert len(load_views(tmp_path / 'bag', [(32, 64)], 6)) == 6
+    assert max(decoded) - min(decoded) == 900_000_000
 
 
 def figures(scaled: float) -> dict[str, float]:

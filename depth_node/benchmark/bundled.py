@@ -7,8 +7,11 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from depth_node import model_folder
 from depth_node.benchmark import frame
@@ -22,6 +25,7 @@ from depth_node.benchmark.flicker import NOISE
 from depth_node.benchmark.flicker import SHOTS
 from depth_node.benchmark.flicker import Flicker
 from depth_node.benchmark.flicker import flicker
+from depth_node.errors import ModelError
 from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.bootstrap import interval_of
 from depth_node.judging.comparison import compare
@@ -154,15 +158,24 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda text: None) -> Meas
     """Judge a model.
 
     :param note: told what is being done.
-    :raises ModelError: when a model is missing or damaged.
+    :raises ModelError: when a model is missing or damaged, or gives relative inverse depth.
     :raises RecordingError: when a recording cannot judge it.
     :raises EngineError: when an engine fails.
     """
     folder = model_folder.read(model_folder.find(plan.model))
+    if folder.card.output.kind == 'relative':
+        raise ModelError(
+            f'model {folder.card.name}', 'relative inverse depth', 'a model of depth in metres'
+        )
     rows, shown = [], []
-    names = [name for name in (plan.model, plan.before) if name]
+    given = [name for name in (plan.model, plan.before) if name]
+    # as paths: elsewhere a name may also mean a folder in the current one
+    paths = [str(model_folder.find(name).absolute()) for name in given]
     settings = JudgeSettings(frames=plan.frames)
-    with opened_models(names, engine=_ENGINE, precision=_PRECISION) as models:
+    with opened_models(paths, engine=_ENGINE, precision=_PRECISION) as opened:
+        models = [
+            replace(model, name=name) for model, name in zip(opened, _told(given), strict=True)
+        ]
         sets = recorded(plan.recordings, settings)
         if plan.views:
             note('rendering')
@@ -177,6 +190,12 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda text: None) -> Meas
     model = _described(folder)
     figures = asked_of(rows, speed, model['size_mb'])
     return Measured(model, tuple(rows), speed, figures, tuple(shown))
+
+
+def _told(given: Sequence[str]) -> list[str]:
+    """Return what models are called in the pictures: without their place on this machine."""
+    names = [Path(name).name for name in given]
+    return names if len(set(names)) == len(names) else [names[0], f'{names[1]} before']
 
 
 def _judged(
@@ -268,7 +287,9 @@ def asked_of(rows: Sequence[DataRow], speed: Sequence[Speed], size_mb: float) ->
             figures.append(_at_most(f'{row.data}: metric Abs Rel', row.metric['abs_rel'], 0.30))
     ratios = [row.scaled['abs_rel'] / row.constants['median_abs_rel'] for row in recordings]
     mean = sum(ratios) / len(ratios) if ratios else math.nan
-    worst = max((row.flicker.typical for row in rows if row.kind != 'recording'), default=math.nan)
+    still = [row.flicker.typical for row in rows if row.kind != 'recording']
+    # not max(), which forgets NaN unless it comes first
+    worst = float(np.max(still)) if still else math.nan
     return (
         *figures,
         _at_most("recordings: mean of Abs Rel over that of each image's own median", mean, 0.75),

@@ -81,13 +81,12 @@ def _views(recording: Recording, most: int) -> list[RecordedView]:
     topics = recording.camera_topics()
     if topics.depth is None:
         return []
-    every = max(1, topics.depth.count // most)
+    count = topics.depth.count
+    chosen = set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist())
     true_m: dict[int, NDArray[np.float32]] = {}
     for index, record in enumerate(recording.records([topics.depth])):
         content = record.content
-        if index % every or len(true_m) == most:
-            continue
-        if isinstance(content, (RawImage, CompressedImage)):
+        if index in chosen and isinstance(content, (RawImage, CompressedImage)):
             true_m[content.stamp_ns] = decode_depth_image(content)
     views = []
     for shot in recorded_shots(recording, topics):

@@ -66,5 +66,6 @@ def _point(value: Any) -> dict[str, float | None]:
 
 
 def _thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    step = -(-len(curve) // _LONGEST) if curve else 1
+    # the last point is kept besides, so that the others have one place less
+    step = -(-(len(curve) - 1) // (_LONGEST - 1)) if len(curve) > _LONGEST else 1
     return curve if step == 1 else [*curve[:-1:step], curve[-1]]

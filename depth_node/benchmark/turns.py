@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -140,7 +141,9 @@ class _Player:
         """Let it run, unless it has failed."""
         if self._failure:
             return
-        self._connection.send(calls)
+        # where the process has ended between two turns, what it sent last says why
+        with suppress(ConnectionError):
+            self._connection.send(calls)
         answer = self._answer()
         if answer is not None:
             times_ns, self._peak_mib = answer

@@ -23,6 +23,7 @@ from depth_node.errors import quoted
 
 _T = TypeVar('_T')
 _LONGEST_KEY = 100
+_LARGEST_INTEGER = 2**63
 
 
 def may_be_missing(default: _T) -> _T:
@@ -156,7 +157,7 @@ def _with_lists(value: Any) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and repeated keys."""
+    """SafeLoader that refuses aliases, repeated keys and integers that no card needs."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -168,6 +169,18 @@ class _StrictLoader(yaml.SafeLoader):
         if len(mapping) != len(node.value):
             raise yaml.MarkedYAMLError(problem='a repeated key', problem_mark=node.start_mark)
         return mapping
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        # one of thousands of digits can become neither a float nor the text of an error
+        if abs(value) > _LARGEST_INTEGER:
+            raise yaml.MarkedYAMLError(
+                problem='an integer of over 64 bits', problem_mark=node.start_mark
+            )
+        return value
+
+
+_StrictLoader.add_constructor('tag:yaml.org,2002:int', _StrictLoader.construct_yaml_int)
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -25,8 +25,8 @@ def find(name_or_path: str) -> Path:
     if '\0' in name_or_path:
         raise ModelError('model', quoted(name_or_path), 'a name or a path without NUL')
     if os.sep in name_or_path:
-        path = Path(name_or_path).expanduser()
-        if (path / CARD_NAME).is_file():
+        path = _with_home(name_or_path)
+        if path is not None and _has_card(path):
             return path
         raise ModelError(
             'model', quoted(name_or_path), f'a folder with a {CARD_NAME}', f'Try: {_LIST_COMMAND}'
@@ -35,7 +35,7 @@ def find(name_or_path: str) -> Path:
     if name_or_path in there:
         return there[name_or_path]
     remedy = f'Run: {_LIST_COMMAND}'
-    if is_plain_name(name_or_path) and (Path(name_or_path) / CARD_NAME).is_file():
+    if is_plain_name(name_or_path) and _has_card(Path(name_or_path)):
         remedy = f'For the folder of that name here, give the path ./{name_or_path}'
     names = 'one of ' + ', '.join(sorted(there)) if there else 'a model, but none is installed'
     raise ModelError('model', quoted(name_or_path), names, remedy)
@@ -51,9 +51,25 @@ def installed() -> dict[str, Path]:
     for place in _places():
         folders = sorted(place.iterdir()) if place.is_dir() else []
         for folder in folders:
-            if is_plain_name(folder.name) and (folder / CARD_NAME).is_file():
+            if is_plain_name(folder.name) and _has_card(folder):
                 there.setdefault(folder.name, folder)
     return there
+
+
+def _with_home(text: str) -> Path | None:
+    """Return a path with '~' filled in; None where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return None
+
+
+def _has_card(folder: Path) -> bool:
+    """Tell whether a folder has a card; one that cannot be looked into has none."""
+    try:
+        return (folder / CARD_NAME).is_file()
+    except OSError:  # a name that is too long, or a folder of somebody else
+        return False
 
 
 def _places() -> list[Path]:

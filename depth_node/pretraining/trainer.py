@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from depth_node.errors import ModelError
+from depth_node.errors import quoted
 from depth_node.files import sweep_orphans
 from depth_node.files import write_atomically
 from depth_node.files import write_text_atomically
@@ -35,6 +37,11 @@ from depth_node.pretraining.stepping import StepSettings
 CHECKPOINT_NAME = 'last.pt'
 RECORD_NAME = 'training.json'
 _BROKEN_STEPS = 10
+_NO_CHECKPOINT = (
+    *(OSError, EOFError, RuntimeError, pickle.UnpicklingError),
+    *(LookupError, TypeError, ValueError, AttributeError),
+)
+"""What reading a file that is no checkpoint of a network ends with."""
 _STEPS_WITHOUT_WAITING = 16
 
 
@@ -154,12 +161,14 @@ class Trainer:
     def run(self) -> nn.Module:
         """Train to the end of the plan and return the averaged network.
 
-        :raises ModelError: when the loss is no number ten times in a row.
+        :raises ModelError: when the loss is no number ten times in a row, and when the
+            folder holds a checkpoint that is none of this network.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         sweep_orphans(self._folder)
-        write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
         self._resume()
+        # not before: the plan that lies there belongs to the checkpoint beside it
+        write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
         self._write_record()
         while self.progress.stage < len(self._plan.stages):
             self._run_stage(self._plan.stages[self.progress.stage])
@@ -260,11 +269,19 @@ class Trainer:
         path = self._folder / CHECKPOINT_NAME
         if not path.exists():
             return
-        state = torch.load(path, map_location=self._device, weights_only=True)
-        self._stepper.load(state)
-        # before devices were recorded, all trainings were on a CPU
-        before = {CPU: state['progress']['seconds']}
-        self.progress = Progress(**{'seconds_on': before, **state['progress']})
+        try:
+            state = torch.load(path, map_location=self._device, weights_only=True)
+            self._stepper.load(state)
+            # before devices were recorded, all trainings were on a CPU
+            before = {CPU: state['progress']['seconds']}
+            self.progress = Progress(**{'seconds_on': before, **state['progress']})
+        except _NO_CHECKPOINT as error:
+            raise ModelError(
+                str(path),
+                quoted(f'{type(error).__name__}: {error}'),
+                f'a checkpoint of {self._plan.network} {self._plan.variant}',
+                'Train into another folder, or take this one away.',
+            ) from error
         self.progress.restarts += 1
         self._reported_images = self.progress.images
         self._report(f'resumed after {self.progress.images} images')

@@ -7,6 +7,7 @@ docs/bundled-model.md hold is measured through the whole pipeline, by the room b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from depth_node import camera
 from depth_node import image_codec
+from depth_node.errors import ImageRejected
 from depth_node.errors import RecordingError
 from depth_node.evaluation import Evaluation
 from depth_node.evaluation import nearest
@@ -51,10 +53,12 @@ def load_views(path: Path, sizes: list[tuple[int, int]], count: int) -> list[Jud
 
     Image and depth are rectified as the node rectifies: where the lens bends the image and the
     name of its topic does not say that its sender has done so.  The recording is read twice, first
-    for stamps alone, so that no more than the images that are used are in memory.
+    for stamps alone, so that no more than the images that are used are in memory.  One that cannot
+    be decoded is left out: it must not end a training of hours.
 
     :param sizes: (height, width) of the network's inputs; the nearest aspect is used.
     :raises RecordingError: when the recording has no images, camera_info or depth.
+    :raises CameraRejected: when its camera_info cannot be used.
     """
     with open_recording(path) as recording:
         topics = recording.camera_topics()
@@ -80,8 +84,9 @@ def load_views(path: Path, sizes: list[tuple[int, int]], count: int) -> list[Jud
             half[record.topic] = content
             if len(half) == len(both):
                 image, depth = (half[topic.name] for topic in both)
-                views[content.stamp_ns] = viewer.view(image, depth)
                 del halves[content.stamp_ns]
+                with suppress(ImageRejected):
+                    views[content.stamp_ns] = viewer.view(image, depth)
     return [views[stamp] for stamp in picked if stamp in views]
 
 
@@ -95,7 +100,8 @@ def _common_stamps(recording: Recording, image: Topic, depth: Topic) -> list[int
 
 
 def _evenly(stamps: list[int], count: int) -> list[int]:
-    return stamps[:: max(1, len(stamps) // count)][:count]
+    places = np.linspace(0, len(stamps) - 1, min(count, len(stamps))).round().astype(int)
+    return [stamps[place] for place in places]
 
 
 class _Viewer:
@@ -113,7 +119,8 @@ class _Viewer:
     def view(self, image: Picture, depth: Picture) -> JudgedView:
         """Decode, rectify, cut and shrink one image and its depth.
 
-        :raises Rejected: when one of them cannot be used.
+        :raises ImageRejected: when one of them cannot be used.
+        :raises CameraRejected: when the camera cannot.
         """
         rgb = image_codec.decode_image(image)
         seen = self._seen(rgb.shape[1], rgb.shape[0])

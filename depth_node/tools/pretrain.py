@@ -206,7 +206,11 @@ def _judged_data(sizes: Sequence[tuple[int, int]], recordings: Sequence[Path]) -
     data = {'world (held-out scenes)': _held_out_views(rng, samples.SHARES, sizes)}
     rng = np.random.default_rng((_HELD_OUT_SEED, 1))
     data['world (kinds held out)'] = _held_out_views(rng, samples.HELD_OUT_SHARES, sizes)
-    return data | {path.stem: load_views(path, list(sizes), 24) for path in recordings}
+    names = [path.stem for path in recordings]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in recordings]
+    views = (load_views(path, list(sizes), 24) for path in recordings)
+    return data | dict(zip(names, views, strict=True))
 
 
 def _held_out_views(
