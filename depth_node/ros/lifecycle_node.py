@@ -241,9 +241,14 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
                 self.get_logger().warning(note)
 
     def _stop_stream(self, within_s: float) -> bool:
-        """End the worker if there is one; return False when it is still busy."""
-        stream, self._stream = self._stream, None
-        return stream is None or stream.close(within_s)
+        """End the worker if there is one; return False when it is still busy.
+
+        A stream that does not end stays, so that whoever asks again does not believe it gone.
+        """
+        if self._stream is not None and not self._stream.close(within_s):
+            return False
+        self._stream = None
+        return True
 
     def _release(self, within_s: float = _DEACTIVATES_WITHIN_S) -> bool:
         """Undo activate and configure; the engine of a busy worker is left alone."""
