@@ -115,6 +115,7 @@ class Health:
         self._stamp_remark = ''
         self._began_ns = clock()
         self._work_began_ns: int | None = None
+        self._work_is_first = False
         self._failure = ''
 
     def watch(self) -> None:
@@ -177,6 +178,12 @@ class Health:
         """Start the clock of the image in work."""
         with self._lock:
             self._work_began_ns = self._clock()
+            self._work_is_first = False
+
+    def work_is_first(self) -> None:
+        """Give the image in work as long as the very first: an engine is opened for it."""
+        with self._lock:
+            self._work_is_first = True
 
     def work_ended(self, *, completed: bool) -> None:
         """Stop the clock of the image in work.
@@ -271,7 +278,7 @@ class Health:
         """Tell whether the image in work takes ``factor`` times as long as usual."""
         if self._work_began_ns is None:
             return False
-        usual_ns = self._work.median()
+        usual_ns = None if self._work_is_first else self._work.median()
         limit_ns = _FIRST_RESULT_NS if usual_ns is None else max(factor * usual_ns, at_least_ns)
         return now_ns - self._work_began_ns > limit_ns
 

@@ -145,6 +145,17 @@ class Pipeline:
         for engine in self._engines.values():
             engine.close()
 
+    def opens_engine_for(self, camera: str, model: CameraModel) -> bool:
+        """Tell whether an engine is to be opened before the next image, which may take long.
+
+        :param camera: its name.
+        :param model: of its rectified images.
+        """
+        plan = self._plans.get(camera)
+        if plan is None or plan.model != model:
+            plan = self._new_plan(model)
+        return plan.fit.size_index not in self._engines
+
     def process(
         self, image: CameraImage, view: camera.CameraView, settings: Settings
     ) -> OutputFrame:
@@ -268,19 +279,19 @@ class Pipeline:
         """Return the plan of a camera; an engine that no camera needs any more is closed."""
         plan = self._plans.get(name)
         if plan is None or plan.model != model:
-            sizes = [(size.height, size.width) for size in self.card.inputs]
-            fit = camera.fit(model, sizes, self.card.fit)
-            focal = self.card.focal_px
-            plan = _Plan(
-                model=model,
-                fit=fit,
-                scale_m=self.card.depth_scale * (fit.camera.fx / focal if focal else 1.0),
-            )
-            self._plans[name] = plan
+            plan = self._plans[name] = self._new_plan(model)
             # a camera that has sent nothing yet may need what is open
             if len(self._plans) >= self._cameras:
                 self._close_unused()
         return plan
+
+    def _new_plan(self, model: CameraModel) -> _Plan:
+        """Fit the images of a camera to the sizes of the network."""
+        sizes = [(size.height, size.width) for size in self.card.inputs]
+        fit = camera.fit(model, sizes, self.card.fit)
+        focal = self.card.focal_px
+        scale_m = self.card.depth_scale * (fit.camera.fx / focal if focal else 1.0)
+        return _Plan(model, fit, scale_m)
 
     def _close_unused(self) -> None:
         """Close the engines of the input sizes that are in no plan."""

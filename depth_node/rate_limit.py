@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 class RateLimit:
     """Lets frames through at a rate of at most so many a second, on average.
@@ -18,12 +20,14 @@ class RateLimit:
 
         A clock that jumps, in either direction, delays a frame by two periods at most.
 
-        :param stamp_ns: of the frame, nanoseconds.
+        :param stamp_ns: of the frame, nanoseconds; 0 where the sender has no clock: then this
+            machine's counts.
         :param max_hz: 0 lets every frame through.
         """
         if max_hz <= 0.0:
             self._next_ns = None
             return True
+        stamp_ns = stamp_ns or time.monotonic_ns()
         period_ns = round(1e9 / max_hz)
         wait_ns = 0 if self._next_ns is None else self._next_ns - stamp_ns
         if 0 < wait_ns <= 2 * period_ns:

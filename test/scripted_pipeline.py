@@ -58,6 +58,9 @@ class ScriptedPipeline:
     def engine_info_of(self, camera):
         return self.engine_info
 
+    def opens_engine_for(self, camera, model):
+        return False
+
     def close(self):
         self.closed += 1
 

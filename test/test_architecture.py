@@ -149,6 +149,19 @@ def test_no_file_is_too_long_to_read() -> None:
     assert not long
 
 
+def test_modules_that_are_named_in_full_exist() -> None:
+    named = {
+        (path.name, name)
+        for path in sources()
+        for name in re.findall(r':mod:`~?(depth_node\.[\w.]+)`', path.read_text())
+    }
+    assert not [
+        (file, name)
+        for file, name in sorted(named)
+        if not any((ROOT / (name.replace('.', '/') + end)).exists() for end in ('.py', ''))
+    ]
+
+
 def test_nothing_is_called_utils() -> None:
     assert not [path for path in sources() if 'util' in path.name]
 

@@ -23,6 +23,7 @@ from soak.core import Core
 from soak.core import chance_engine
 from soak.engine import CHANCE
 
+from depth_node.engines import upgrade
 from depth_node.errors import EngineError
 from depth_node.health import State
 from depth_node.ros import channel as channels
@@ -127,6 +128,31 @@ def test_an_engine_that_no_camera_needs_any_more_is_closed(served: Any) -> None:
     it.send_and_wait('front', 2 * SECOND)
     assert len(scripted_engine.SCRIPT.opened) == 2
     assert it.report('front').drops == it.report('left').drops == {}
+
+
+def test_an_engine_that_is_opened_for_a_camera_of_another_shape_is_none_that_hangs(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('depth_node.health._HUNG_AT_LEAST_NS', SECOND // 5)
+    it = served('front').activate()
+    it.send_and_wait('front', SECOND)
+    begun, may_end, open_first = threading.Event(), threading.Event(), upgrade.open_first
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        begun.set()
+        may_end.wait(10.0)
+        return open_first(*given, **named)
+
+    monkeypatch.setattr(upgrade, 'open_first', slowly)
+    it.images['front'] = pictures.raw.__wrapped__(SIZES['left'], 'rgb8')
+    it.core.node.deliver_camera(pictures.camera(SIZES['left']), 'front/')
+    it.send('front', 2 * SECOND)
+    assert begun.wait(5.0)
+    time.sleep(0.4)
+    hung = it.report('front').hung
+    may_end.set()
+    assert it.core.settle(5.0)
+    assert not hung and it.report('front').published == 2
 
 
 def test_under_overload_each_camera_gets_its_share_and_the_newest_wins(served: Any) -> None:

@@ -248,6 +248,15 @@ def test_a_file_of_empty_parts_is_given_up_soon(part):
     assert time.process_time() - start_s < 2.0
 
 
+def test_a_small_file_of_thousands_of_scans_does_not_keep_the_decoder_busy():
+    file = cv2.imencode('.jpg', np.zeros((96, 96, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    jpeg = bytes(file[1])
+    last = jpeg.rindex(b'\xff\xda')
+    with pytest.raises(ImageRejected, match='more than 64 scans') as caught:
+        decode_compressed(CompressedImage('jpeg', jpeg[:-2] + jpeg[last:-2] * 2000 + jpeg[-2:]))
+    assert caught.value.reason == 'image_compressed'
+
+
 def test_compressed_depth_is_no_picture():
     layout, data = encode_compressed_depth(np.ones((4, 4), np.float32))
     assert reason_of(decode_compressed, CompressedImage(layout, data)) == 'image_encoding'

@@ -278,6 +278,8 @@ def test_the_model_and_the_age_of_images_reach_the_node(recording, tmp_path, mon
         (['--transport', 'compressed', '--video'], 'option --transport'),
         (['--wait-s', '0.1'], 'no subscription within 0.1 s'),
         (['--recorded-image', '/nope'], "'/nope'"),
+        (['--log', '/nope/log.jsonl'], '/nope/log.jsonl'),
+        (['--image-topic', 'two words'], 'two words'),
     ],
 )
 def test_the_player_refuses_with_a_sentence(recording, capfd, monkeypatch, words, text):

@@ -8,6 +8,7 @@ from depth_node.health import Health
 from depth_node.health import State
 from depth_node.health import Throttle
 from depth_node.health import stamp_remark
+from depth_node.ros import interface
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -69,6 +70,16 @@ def test_a_camera_that_works_is_ok_with_its_rates_and_ages(health, clock):
     assert report.stamp_age.p99_ms == 25.0
     assert report.stages_ms == {'decode': 1.0, 'engine': 15.0}
     assert '30' in report.text
+
+
+def test_rates_are_of_the_last_two_seconds_as_the_reference_says(health, clock):
+    run(health, clock, 5)
+    clock.now += 1_500 * MS
+    assert health.report(0.5).input_rate_hz == pytest.approx(7.5, abs=0.6)
+    clock.now += 600 * MS
+    assert health.report(0.5).input_rate_hz == health.report(0.5).output_rate_hz == 0.0
+    for key in ('input rate (Hz)', 'output rate (Hz)'):
+        assert interface.DIAGNOSTICS[key] == 'over the last two seconds'
 
 
 def test_percentiles_are_nearest_rank(health):

@@ -20,9 +20,12 @@ from std_msgs.msg import Header
 
 from depth_node.byte_arrays import float_image
 from depth_node.cloud import CloudPacker
+from depth_node.errors import RecordingError
 from depth_node.frames import CameraModel
 from depth_node.frames import DepthFrame
 from depth_node.ros import messages
+from depth_node.ros import serialized
+from depth_node.ros.camera_messages import time_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id='camera_optical_frame')
 CAMERA = CameraModel(4, 3, 5.0, 6.0, 1.5, 1.25)
@@ -173,6 +176,20 @@ def test_a_cloud_has_no_row_padding_and_the_points_of_the_packer(color, organize
 
 
 def test_stamps_before_the_epoch_and_large_ones_survive():
-    for stamp_ns in (-1, 0, 2**31 * 10**9 - 1):
+    for stamp_ns in (-(2**31) * 10**9, -1, 0, 2**31 * 10**9 - 1):
         header = messages.header(frame(stamp_ns=stamp_ns))
         assert messages.stamp_ns(header) == stamp_ns
+
+
+def test_a_hostile_stamp_at_the_end_of_time_goes_out_as_it_came():
+    came = Header(stamp=Time(sec=2**31 - 1, nanosec=2**32 - 1))
+    message = messages.depth_message(frame(stamp_ns=messages.stamp_ns(came)))
+    assert over_the_wire(message).header.stamp == came.stamp
+
+
+@pytest.mark.parametrize('stamp_ns', [-(2**31) * 10**9 - 1, (2**32 - 1) * 10**9])
+def test_a_recorded_stamp_that_no_message_can_hold_is_refused_with_a_sentence(stamp_ns):
+    with pytest.raises(RecordingError, match='1902 to 2038'):
+        serialized.with_stamp(serialize_message(Image()), stamp_ns)
+    with pytest.raises(RecordingError, match='1902 to 2038'):
+        time_message(stamp_ns)

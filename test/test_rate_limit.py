@@ -58,3 +58,15 @@ def test_two_cameras_of_one_topic_share_the_rate() -> None:
     ]
     count = len(passed([stamp_ns for pair in pairs for stamp_ns in pair], 10.0))
     assert 29 <= count <= 31
+
+
+def test_frames_of_a_sender_without_a_clock_have_the_rate_by_the_clock_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = [5000 * SECOND_NS]
+    monkeypatch.setattr('time.monotonic_ns', lambda: now_ns[0])
+    limit, let = RateLimit(), 0
+    for _ in range(90):
+        now_ns[0] += SECOND_NS // 30
+        let += limit.take(0, 10.0)
+    assert 29 <= let <= 31

@@ -2,8 +2,8 @@
 
 Pixel centres are integers, x right, y down, z forward.  Binning averages blocks of sensor pixels,
 so that a principal point c becomes (c + 0.5) / binning - 0.5; a region of interest is cut out
-first.  This file is the entrance; fields are checked in :mod:`depth_node.camera_info`, lenses
-live in :mod:`depth_node.lens`, crop and resize in :mod:`depth_node.fitting`.
+first.  This file is the entrance; fields are checked in :mod:`depth_node.camera.info`, lenses
+live in :mod:`depth_node.camera.lens`, crop and resize in :mod:`depth_node.camera.fitting`.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ _WHO = 'compressed image'
 _MAX_BYTES_PER_PIXEL = 8  # a PNG of four 16-bit channels that does not compress
 _MAX_OVERHEAD_BYTES = 1 << 16
 _MAX_PARTS = 1 << 16  # segments or chunks; bounds the walk over a file made of empty ones
+# Encoders write about ten; each costs the decoder a walk over the whole picture, and 26 bytes.
+_MAX_SCANS = 64
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # by colour type, without alpha
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _JPEG_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -71,7 +73,9 @@ def decode_compressed(image: CompressedImage, max_pixels: int = MAX_PIXELS) -> N
     for it; for PNG every changed, missing or surplus byte up to its end chunk (lengths and CRC
     of all chunks); for JPEG a broken segment structure and a missing end marker, so every
     truncation.  What cannot be: changed bytes inside a JPEG's scan, for which the format has no
-    check sum.  Bytes behind the end of the picture are ignored, as some cameras pad there.
+    check sum.  Bytes behind the end of the picture are ignored, as some cameras pad there.  A JPEG
+    of more than 64 scans is refused: a small one of thousands would keep the decoder busy for
+    minutes.
 
     :param image: the fields of the message.
     :param max_pixels: limit on width times height; also bounds the number of bytes taken.
@@ -253,7 +257,7 @@ def _png_header(kind: bytes, content: memoryview) -> FileHeader:
 def _read_jpeg(view: memoryview, max_pixels: int) -> FileHeader:
     """Walk the segments of a JPEG, jumping over the data of its scans, up to the end marker."""
     header: FileHeader | None = None
-    position = 2
+    position, scans = 2, 0
     for _ in range(_MAX_PARTS):
         position, marker = _jpeg_marker(view, position)
         if marker == _JPEG_END:
@@ -270,6 +274,9 @@ def _read_jpeg(view: memoryview, max_pixels: int) -> FileHeader:
             raise _corrupt(f'a JPEG with a second or unusual frame (marker {marker:#x})')
         position += 2 + len(content)
         if marker == _JPEG_SCAN:
+            scans += 1
+            if scans > _MAX_SCANS:
+                raise _corrupt(f'a JPEG of more than {_MAX_SCANS} scans')
             position = _end_of_scan(view, position)
     raise _corrupt(f'a JPEG of more than {_MAX_PARTS} segments')
 

@@ -14,6 +14,7 @@ from depth_node.frames import CameraFields
 from depth_node.frames import CompressedImage
 from depth_node.frames import RawImage
 from depth_node.ros.footage import Picture
+from depth_node.ros.serialized import sec_and_nanosec
 
 
 def picture_message(picture: Picture) -> Any:
@@ -63,6 +64,9 @@ def camera_message(camera: CameraFields) -> Any:
 
 
 def time_message(stamp_ns: int) -> Any:
-    """Make a builtin_interfaces/Time."""
-    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+    """Make a builtin_interfaces/Time.
+
+    :raises RecordingError: for a time that it cannot hold.
+    """
+    sec, nanosec = sec_and_nanosec(stamp_ns)
     return Time(sec=sec, nanosec=nanosec)

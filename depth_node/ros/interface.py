@@ -115,8 +115,8 @@ DIAGNOSTICS = {
     'images published': 'since the start',
     'dropped: REASON': 'images not published, by reason (next table); only reasons that occurred',
     'camera_info refused: REASON': 'messages that were refused; the last good one stays in force',
-    'input rate (Hz)': 'over the last ten seconds',
-    'output rate (Hz)': 'over the last ten seconds',
+    'input rate (Hz)': 'over the last two seconds',
+    'output rate (Hz)': 'over the last two seconds',
     'age since arrival p50/p95/p99 (ms)': 'from the arrival of an image to the publishing of its '
     'depth, over the last ten seconds; unknown: nothing was published',
     'age since stamp p50/p95/p99 (ms)': 'the same from the stamp; unknown where clocks disagree',

@@ -1,7 +1,9 @@
-"""What rclpy's lifecycle node lacks: surviving a client's mistake, and many cycles."""
+"""What rclpy's lifecycle node lacks: surviving mistakes and failures, and many cycles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -30,6 +32,21 @@ def survive_illegal_transitions(node: LifecycleNode) -> None:
             return response
 
     service.callback = change_state_or_refuse
+
+
+@contextmanager
+def all_or_none(node: LifecycleNode) -> Iterator[None]:
+    """Let no publisher and no subscription stay of several of which one cannot be made."""
+    publishers, subscriptions = tuple(node.publishers), tuple(node.subscriptions)
+    try:
+        yield
+    except Exception:
+        if node.context.ok():
+            for publisher in set(node.publishers).difference(publishers):
+                node.destroy_publisher(publisher)
+            for subscription in set(node.subscriptions).difference(subscriptions):
+                node.destroy_subscription(subscription)
+        raise
 
 
 def forget_destroyed(node: LifecycleNode) -> None:

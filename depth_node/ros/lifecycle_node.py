@@ -38,6 +38,7 @@ from depth_node.ros import diagnostics
 from depth_node.ros import qos
 from depth_node.ros.channel import Channel
 from depth_node.ros.lifecycle import ROS_ERRORS
+from depth_node.ros.lifecycle import all_or_none
 from depth_node.ros.lifecycle import forget_destroyed
 from depth_node.ros.lifecycle import survive_illegal_transitions
 from depth_node.ros.outputs import remark_on
@@ -120,12 +121,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         try:
             self._configure()
         except Exception as error:
-            expected = isinstance(error, DepthNodeError)
-            text = str(error) if expected else f'{type(error).__name__}: {error}'
-            for channel in self._channels:
-                channel.health.failed(f'not configured: {text}')
-            if self.context.ok():  # else a signal came, and what failed is what it took away
-                self.get_logger().error(text)
+            self._tell_failure('configured', error)
             self._release()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
@@ -135,7 +131,14 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._pipeline is None:
             return TransitionCallbackReturn.FAILURE
         forget_destroyed(self)
-        self._stream = Stream(self, self._pipeline, self._channels)
+        try:
+            with all_or_none(self):
+                self._stream = Stream(self, self._pipeline, self._channels)
+        except Exception as error:  # rclpy would keep it to itself
+            for channel in self._channels:
+                channel.inputs = None
+            self._tell_failure('activated', error)
+            return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -206,14 +209,28 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._make_channels()
         self._pipeline = self._open_pipeline(self.settings)
         give_back_freed_memory()
+        with all_or_none(self):
+            for channel in self._channels:
+                channel.offer(self, self._pipeline.card)
         for channel in self._channels:
-            channel.offer(self, self._pipeline.card)
             channel.health.mended()
         self._told.clear()
         self._tell_engine(self._pipeline, f' after {time.monotonic() - began_s:.1f} s')
         remark = remark_on(self._pipeline.card)
         if remark:
             self.get_logger().warning(remark)
+
+    def _tell_failure(self, what: str, error: Exception) -> None:
+        """Say why the node is not what it was to become.
+
+        :param what: 'configured' or 'activated'.
+        """
+        expected = isinstance(error, DepthNodeError)
+        text = str(error) if expected else f'{type(error).__name__}: {error}'
+        for channel in self._channels:
+            channel.health.failed(f'not {what}: {text}')
+        if self.context.ok():  # else a signal came, and what failed is what it took away
+            self.get_logger().error(text)
 
     def _make_channels(self) -> None:
         """Make a channel for each camera of the settings; those that there are stay."""
@@ -241,9 +258,14 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
                 self.get_logger().warning(note)
 
     def _stop_stream(self, within_s: float) -> bool:
-        """End the worker if there is one; return False when it is still busy."""
-        stream, self._stream = self._stream, None
-        return stream is None or stream.close(within_s)
+        """End the worker if there is one; return False when it is still busy.
+
+        A stream that does not end stays, so that whoever asks again does not believe it gone.
+        """
+        if self._stream is not None and not self._stream.close(within_s):
+            return False
+        self._stream = None
+        return True
 
     def _release(self, within_s: float = _DEACTIVATES_WITHIN_S) -> bool:
         """Undo activate and configure; the engine of a busy worker is left alone."""

@@ -30,6 +30,7 @@ from depth_node.frames import Frame
 from depth_node.frames import PackedCloud
 from depth_node.frames import RawImage
 from depth_node.frames import RelativeFrame
+from depth_node.ros.serialized import sec_and_nanosec
 from depth_node.scan import Scan
 
 _BIG_ENDIAN = sys.byteorder == 'big'
@@ -182,8 +183,8 @@ def _point_fields(fields: tuple[frames.PointField, ...]) -> list[PointField]:
 
 def header(frame: Frame) -> Header:
     """Return the header of the source image: its stamp and its frame_id, unchanged."""
-    seconds, nanoseconds = divmod(frame.stamp_ns, _SECOND_NS)
-    return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=frame.frame_id)
+    sec, nanosec = sec_and_nanosec(frame.stamp_ns)
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
 
 
 def stamp_ns(source: Header) -> int:

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node until a signal or a failure ends it; takes over the signals of the process.
 
     :param arguments: command line with ROS arguments; None takes sys.argv.
-    :returns: exit code, see docs/architecture.md.
+    :returns: exit code, see docs/node.md.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)

@@ -28,6 +28,7 @@ from typing import TextIO
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(options)
     except KeyboardInterrupt:
         _LOG.info('stopped by a signal')
-    except DepthNodeError as error:
+    except (DepthNodeError, NameValidationException, OSError) as error:
         _LOG.error('%s', error)
         return 1
     finally:

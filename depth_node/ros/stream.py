@@ -40,7 +40,7 @@ class Stream:
         self._worker.start()
 
     def close(self, within_s: float) -> bool:
-        """Unsubscribe and end the worker after the image in work.
+        """Unsubscribe and end the worker after the image in work; may be called again.
 
         :param within_s: longest wait for the worker, seconds.
         :returns: False when the worker is still busy.

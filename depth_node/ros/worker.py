@@ -190,6 +190,8 @@ class Worker:
             *(rgb.shape[1], rgb.shape[0], image.frame_id),
             needed=self._pipeline.card.needs_intrinsics,
         )
+        if self._pipeline.opens_engine_for(lane.name, view.model):
+            lane.health.work_is_first()
         frame = self._pipeline.process(
             CameraImage(rgb, image.stamp_ns, image.frame_id, lane.name), view, settings
         )
