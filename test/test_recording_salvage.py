@@ -282,3 +282,40 @@ def test_with_checksums_no_wrong_picture_is_read(tmp_path):
         file.write_bytes(bad)
         numbers, _ = images(file)  # compares every picture
         assert numbers
+
+
+def failing(monkeypatch, after: int) -> None:
+    """Let rosbags stumble once it has read some messages."""
+    from rosbags.highlevel import AnyReader
+
+    messages = AnyReader.messages
+
+    def torn(self, *args, **named):
+        for number, item in enumerate(messages(self, *args, **named)):
+            if number == after:
+                raise ValueError('a damaged chunk')
+            yield item
+
+    monkeypatch.setattr(AnyReader, 'messages', torn)
+
+
+@pytest.mark.parametrize('after', [1, 2, 4])
+def test_messages_of_one_time_survive_damage_between_them(tmp_path, monkeypatch, after):
+    file = write(tmp_path / 'bag', 'mcap', 5)
+    with open_recording(file) as recording:
+        whole = [(record.topic, record.time_ns) for record in recording.records()]
+    failing(monkeypatch, after)
+    with open_recording(file, salvage=True) as recording:
+        assert [(record.topic, record.time_ns) for record in recording.records()] == whole
+
+
+def test_where_nothing_can_be_salvaged_the_refusal_is_what_is_raised(tmp_path, monkeypatch):
+    file = write(tmp_path / 'bag', 'mcap', 5)
+    failing(monkeypatch, 1)
+    with (
+        pytest.raises(RecordingError, match='nothing that can be read'),
+        open_recording(file, salvage=True) as recording,
+    ):
+        for record in recording.records():
+            assert record
+            file.write_bytes(b'gone')

@@ -7,6 +7,7 @@ whole.  Whatever the reading libraries raise becomes one :class:`RecordingError`
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _STORAGE_SUFFIXES = ('.mcap', '.db3')
 _FILE_SUFFIXES = (*_STORAGE_SUFFIXES, '.bag')
 _EXPECTED = 'a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file'
 _DEPTH_ENCODINGS = ('16UC1', '32FC1')
+_LATEST_NS = 1 << 62
 _TRANSPORTS = ('/compressedDepth', '/compressed')
 _REMEDIES = {
     '.mcap': 'If the recording was cut short, run: mcap recover IN.mcap -o OUT.mcap',
@@ -232,20 +234,27 @@ class Recording:
         chosen = [item for item in self._reader.connections if item.topic in names]
         if not chosen:
             return
-        last_ns = -1
+        last_ns = -_LATEST_NS
+        told: Counter[str] = Counter()  # of that time: topics are often recorded at the same one
         try:
             for item in self._guarded(self._reader.messages(chosen)):
-                last_ns = item[1]
+                if item[1] != last_ns:
+                    last_ns = item[1]
+                    told.clear()
+                told[item[0].topic] += 1
                 yield item
         except RecordingError:
             if not self._salvage or isinstance(self._reader, SalvageReader):
                 raise
         else:
             return
-        self._reader.close()
-        self._reader = _salvaged(self.path)
+        # opened first: where nothing is left, it is the old one that is closed in the end
+        reader, self._reader = self._reader, _salvaged(self.path)
+        reader.close()
         for item in self._messages(names):
-            if item[1] > last_ns:
+            if item[1] == last_ns and told[item[0].topic]:
+                told[item[0].topic] -= 1
+            elif item[1] >= last_ns:
                 yield item
 
     def close(self) -> None:
