@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from depth_node.dataset.audit_recording import audit_recording
 from depth_node.errors import RecordingError
 from depth_node.image_codec import decode_raw
 from depth_node.recording import open_recording
@@ -319,3 +320,13 @@ def test_where_nothing_can_be_salvaged_the_refusal_is_what_is_raised(tmp_path, m
         for record in recording.records():
             assert record
             file.write_bytes(b'gone')
+
+
+def test_a_record_time_that_no_clock_shows_is_damage(tmp_path):
+    file = write(tmp_path / 'bag', 'mcap', 20)
+    data = file.read_bytes().replace(struct.pack('<Q', stamp(3)), struct.pack('<Q', 2**64 - 1))
+    file.write_bytes(data[: int(0.8 * len(data))])
+    numbers, damage = images(file)
+    assert numbers == [number for number in range(len(numbers) + 1) if number != 3]
+    assert '2 messages could not be decoded' in damage
+    assert audit_recording(file).frames == len(numbers)

@@ -127,7 +127,7 @@ class Recording:
         names = {topic.name for topic in chosen if topic.kind in known_types()}
         for connection, time_ns, data in self._messages(names):
             try:
-                content = self._content(connection, data)
+                content = self._content(connection, time_ns, data)
             except RecordingError:
                 if not self._salvage:
                     raise
@@ -218,8 +218,13 @@ class Recording:
             'compressedDepth' in content.format or content.format.startswith(_DEPTH_ENCODINGS)
         )
 
-    def _content(self, connection: Any, data: bytes) -> Content:
+    def _content(self, connection: Any, time_ns: int, data: bytes) -> Content:
         """Turn the bytes of a message into one of our values."""
+        if not -_LATEST_NS <= time_ns <= _LATEST_NS:
+            # a difference to a stamp, which has 32 bits of seconds, must fit into 64 bits
+            raise RecordingError(
+                f'recording {self.path}', f'a record time of {time_ns} ns', 'one before 2116'
+            )
         try:
             message = self._reader.deserialize(data, connection.msgtype)
             content = content_of(connection.msgtype, message)
