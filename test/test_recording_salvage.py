@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 from zlib import crc32
 
@@ -14,6 +15,8 @@ from depth_node.dataset.audit_recording import audit_recording
 from depth_node.errors import RecordingError
 from depth_node.image_codec import decode_raw
 from depth_node.recording import open_recording
+from depth_node.recording.chunk_codecs import decompressed_file
+from depth_node.recording.stored import Damage
 from depth_node.recording.writer import RecordingWriter
 
 rosbags = pytest.importorskip('rosbags')
@@ -330,3 +333,16 @@ def test_a_record_time_that_no_clock_shows_is_damage(tmp_path):
     assert numbers == [number for number in range(len(numbers) + 1) if number != 3]
     assert '2 messages could not be decoded' in damage
     assert audit_recording(file).frames == len(numbers)
+
+
+def test_unpacking_a_file_takes_no_more_memory_than_a_block(tmp_path):
+    from backports import zstd
+
+    packed, plain, damage = tmp_path / 'zeros.zstd', tmp_path / 'zeros', Damage()
+    packed.write_bytes(zstd.compress(bytes(200 << 20)))
+    tracemalloc.start()
+    decompressed_file(packed, plain, damage)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plain.stat().st_size == 200 << 20 and not str(damage)
+    assert peak < 20 << 20
