@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import struct
 import tracemalloc
 from pathlib import Path
@@ -15,6 +16,7 @@ from depth_node.dataset.audit_recording import audit_recording
 from depth_node.errors import RecordingError
 from depth_node.image_codec import decode_raw
 from depth_node.recording import open_recording
+from depth_node.recording import salvage
 from depth_node.recording.chunk_codecs import decompressed_file
 from depth_node.recording.stored import Damage
 from depth_node.recording.writer import RecordingWriter
@@ -177,8 +179,6 @@ def test_rows_behind_a_damaged_page_are_read(tmp_path):
 
 
 def test_a_message_that_cannot_be_decoded_is_left_out(tmp_path):
-    import sqlite3
-
     file = write(tmp_path / 'bag', 'sqlite3', count=10)
     with sqlite3.connect(file) as database:
         database.execute("UPDATE messages SET data = x'0001000000' WHERE id = 5")
@@ -346,3 +346,52 @@ def test_unpacking_a_file_takes_no_more_memory_than_a_block(tmp_path):
     tracemalloc.stop()
     assert plain.stat().st_size == 200 << 20 and not str(damage)
     assert peak < 20 << 20
+
+
+def test_a_path_that_is_too_long_or_may_not_be_read_is_refused_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(RecordingError), open_recording('x' * 300 + '.mcap', salvage=True):
+        pass
+    write(tmp_path / 'bag', 'mcap', 2)
+
+    def locked(self):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', locked)
+    (tmp_path / 'bag' / 'metadata.yaml').unlink()
+    with pytest.raises(RecordingError), open_recording(tmp_path / 'bag', salvage=True):
+        pass
+
+
+def test_a_file_that_cannot_be_unpacked_is_said_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / 'bag.mcap.zstd').write_bytes(b'packed')
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(salvage, 'decompressed_file', full)
+    with (
+        pytest.raises(RecordingError, match='No space left'),
+        open_recording(tmp_path, salvage=True),
+    ):
+        pass
+
+
+def test_topics_that_are_no_text_are_left_out(tmp_path):
+    file = write(tmp_path / 'bag', 'sqlite3', count=10)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE topics SET name = x'00ff' WHERE name = '/odom'")
+    numbers, damage = images(file)
+    assert numbers == list(range(10)) and '10 places could not be read' in damage
+
+
+def test_a_database_that_cannot_be_opened_is_said_in_a_sentence(tmp_path, monkeypatch):
+    cut(write(tmp_path / 'bag', 'sqlite3', count=10), 0.5)
+
+    def refuse(*args, **named):
+        raise sqlite3.OperationalError('unable to open database file')
+
+    monkeypatch.setattr(sqlite3, 'connect', refuse)
+    with pytest.raises(RecordingError, match='unable to open'):
+        images(tmp_path / 'bag')

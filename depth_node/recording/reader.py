@@ -6,6 +6,7 @@ whole.  Whatever the reading libraries raise becomes one :class:`RecordingError`
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import Counter
 from collections.abc import Collection
@@ -302,7 +303,7 @@ def open_recording(path: Path | str, salvage: bool = False) -> Iterator[Recordin
     try:
         reader = _reader(path, _storage_files(path))
     except RecordingError:
-        if not salvage or not path.exists():
+        if not salvage or not os.path.exists(path):  # which raises nothing, whatever the path
             raise
         reader = _salvaged(path)
     recording = Recording(path, reader, salvage)
@@ -320,8 +321,11 @@ def _salvaged(path: Path) -> SalvageReader:
     from rosbags.typesys import Stores
     from rosbags.typesys import get_typestore
 
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [item for item in files if item.name.endswith(SUFFIXES) and item.is_file()]
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = [item for item in files if item.name.endswith(SUFFIXES) and item.is_file()]
+    except OSError:
+        files = []
     if not files:
         # The strict way says what kind of path this is.
         _storage_files(path)
@@ -346,6 +350,11 @@ def _reader(path: Path, files: list[Path]) -> Any:
     try:
         reader = AnyReader(files, default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
+        try:
+            _ = reader.topics, reader.start_time, reader.end_time  # made of what the files say
+        except Exception:
+            reader.close()
+            raise
     except Exception as error:
         raise _damaged(files[0], error) from error
     if not reader.connections:

@@ -122,7 +122,10 @@ class SalvageReader:
         if path.suffix != _COMPRESSED:
             return path
         plain = Path(self._scratch.name) / path.stem
-        decompressed_file(path, plain, damage)
+        try:
+            decompressed_file(path, plain, damage)
+        except OSError as error:
+            damage.stopped(f'{type(error).__name__}: {error}')
         return plain
 
 
