@@ -16,6 +16,7 @@ from depth_node.dataset.poses import rotations_of
 from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import trajectory_from
+from depth_node.dataset.verdict import motion_of
 from depth_node.errors import RecordingError
 from depth_node.recording import open_recording
 from depth_node.recording.messages import quaternion_of
@@ -246,3 +247,13 @@ def test_two_odometries_are_listed_and_two_scans_left_out(tmp_path):
         assert topics_of(recording, TopicChoice(odometry='', scan='front')).scan.name == '/front'
         with pytest.raises(RecordingError, match="no scan topic '/side'"):
             topics_of(recording, TopicChoice(odometry='', scan='/side'))
+
+
+def test_a_clock_that_is_set_on_the_way_does_not_fill_the_memory():
+    stamps, poses = drive(60)
+    stamps = stamps - T0 + 10**9
+    stamps[30:] += T0
+    found = trajectory_from('/odom', stamps, poses)
+    motion = motion_of(found, stamps)
+    assert motion.segments == 2 and motion.covered == 1.0
+    assert motion.directness > 0.95
