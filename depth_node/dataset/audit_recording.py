@@ -88,7 +88,12 @@ def audit_recording(
             found.warnings += said
         turning = None if gyroscope is None else gyroscope.rates_in(np.eye(3))
         wanted = chosen_times(trajectory, topics.image.count, turning)
-        sample = _read(recording, topics, wanted, assumed or CameraSettings(), rectify, found)
+        assumed = assumed or CameraSettings()
+        sample = _read(recording, topics, wanted, assumed, rectify, found)
+        if sample is None and not found.undecodable:
+            # no image is of the time of poses or gyroscope: another clock
+            wanted = chosen_times(None, topics.image.count)
+            sample = _read(recording, topics, wanted, assumed, rectify, found)
         found.motion = None if trajectory is None else motion_of(trajectory, found.stamps_ns)
         direct = offset = None
         if sample is not None:
