@@ -20,6 +20,7 @@ from dataset_samples import recorded
 
 from depth_node import camera
 from depth_node import image_codec
+from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.topics import TopicChoice
@@ -28,6 +29,7 @@ from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
 from depth_node.recording import Recording
 from depth_node.recording import open_recording
+from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.writer import RecordingWriter
 
 RATE_HZ = 10
@@ -229,3 +231,37 @@ def test_a_recording_without_usable_images_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(image_codec, 'decode_image', broken)
     with pytest.raises(RecordingError, match='can be decoded'):
         cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+
+
+def driven(path, image_frame='camera_optical', tf=False):
+    """Record a camera that drives ahead, or only its scanner by transforms on /tf."""
+    mount = np.array([[0, 0, 1.0, 0.1], [-1, 0, 0, 0], [0, -1, 0, 0.4], [0, 0, 0, 1]])
+    with RecordingWriter(path, 'mcap') as writer:
+        writer.static_transform([('base_link', 'camera_optical', mount)], START_NS)
+        for k in range(40):
+            stamp, pose = START_NS + k * 10**8, np.eye(4)
+            pose[0, 3] = 0.05 * k
+            info = replace(info_of(), stamp_ns=stamp, frame_id='camera_optical')
+            writer.camera_info('/cam/camera_info', info)
+            writer.image('/cam/image_raw', picture(k), stamp, image_frame)
+            if tf:
+                placed = [('base_link', 'scanner', np.eye(4))]
+                writer._write('/tf', writer._make.transforms(placed, stamp), stamp)
+                ranges = np.full(201, 2.0, np.float32)
+                writer.scan(
+                    '/scan', LaserScanFields(-1.0, 1.0, 0.01, 0.1, 30.0, ranges, stamp, 'scanner')
+                )
+            else:
+                writer.odometry('/odom', stamp, 'odom', 'base_link', pose)
+    return path
+
+
+def cached_as_audited(path, root):
+    audit = audit_recording(path)
+    return audit, cache_recording(path, CacheSettings.of(audit, ((48, 64),), 'native'), root)
+
+
+def test_images_without_a_frame_have_that_of_their_camera_info_as_in_the_audit(tmp_path):
+    audit, cache = cached_as_audited(driven(tmp_path / 'bag', image_frame=''), tmp_path)
+    assert audit.camera_frame == 'camera_optical' and audit.motion is not None
+    assert np.isfinite(cache.poses[:, 0, 3]).all()

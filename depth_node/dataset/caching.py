@@ -40,6 +40,7 @@ from depth_node.dataset.stereo_partner import stereo_of
 from depth_node.dataset.stereo_sensor import StereoSensor
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
+from depth_node.dataset.topics import camera_frame_of
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.errors import CameraRejected
@@ -246,7 +247,7 @@ class _Footage:
         self.target = Target(self.fit.camera, camera.resampled_mask(valid, self.fit))
         self._last_record_ns = 0
         self._leaps = 0
-        frame_id = first.frame_id
+        frame_id = camera_frame_of(recording, first, topics.camera_info)
         self.trajectory: Trajectory | None = steadied_poses(
             recording, topics, frame_id, settings.gyro
         )

@@ -108,6 +108,20 @@ def topics_of(recording: Recording, choice: TopicChoice | None = None) -> Record
     )
 
 
+def frame_of(recording: Recording, topic: Topic | None) -> str:
+    """Return the frame that the first message of a topic names; '' where there is none."""
+    content = None if topic is None else recording.first(topic)
+    return str(getattr(content, 'frame_id', ''))
+
+
+def camera_frame_of(recording: Recording, image: object, camera_info: Topic | None) -> str:
+    """Return the frame of images; where they name none, that of their camera_info.
+
+    :param image: one of them.
+    """
+    return str(getattr(image, 'frame_id', '')) or frame_of(recording, camera_info)
+
+
 def _depth(
     recording: Recording, image: Topic, wanted: str | None, unclear: list[str]
 ) -> Topic | None:
