@@ -265,3 +265,10 @@ def test_images_without_a_frame_have_that_of_their_camera_info_as_in_the_audit(t
     audit, cache = cached_as_audited(driven(tmp_path / 'bag', image_frame=''), tmp_path)
     assert audit.camera_frame == 'camera_optical' and audit.motion is not None
     assert np.isfinite(cache.poses[:, 0, 3]).all()
+
+
+def test_a_sensor_that_tf_places_is_used_where_there_are_no_poses_as_in_the_audit(tmp_path):
+    audit, cache = cached_as_audited(driven(tmp_path / 'bag', tf=True), tmp_path)
+    assert audit.choice.odometry == '' and audit.scale_sources[0].why_not == ''
+    assert [source.topic for source in cache.sources] == ['/scan'] and not cache.header.remarks
+    assert cache.sparse(3) is not None and cache.header.pose_source == ''

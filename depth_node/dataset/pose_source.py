@@ -125,10 +125,11 @@ def camera_poses(
     """Return the poses of a camera from odometry or, where there is none, from TF.
 
     :param camera_frame: frame_id of the images.
-    :returns: None where the recording has neither odometry nor dynamic transforms.
+    :returns: None where no poses are wanted, and where the recording has neither odometry nor
+        dynamic transforms.
     :raises RecordingError: where there are poses, but no way from them to the camera.
     """
-    if topics.odometry is None and not topics.transforms:
+    if not topics.posed or (topics.odometry is None and not topics.transforms):
         return None
     tree = read_transforms(recording, topics)
     frame = camera_frame.lstrip('/')
