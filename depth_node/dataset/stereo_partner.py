@@ -142,6 +142,8 @@ def _pose_by_p(
     shared = [0, 2, 5, 6]
     if not np.allclose([ours.p[k] for k in shared], [theirs.p[k] for k in shared], rtol=_SAME_P):
         return 'P differs by more than the baseline'
+    if not ours.p[0] > 0.0:
+        return 'P has no focal length'
     pose = np.eye(4)
     pose[0, 3] = (ours.p[3] - theirs.p[3]) / ours.p[0]
     turned = [
