@@ -272,3 +272,18 @@ def test_a_sensor_that_tf_places_is_used_where_there_are_no_poses_as_in_the_audi
     assert audit.choice.odometry == '' and audit.scale_sources[0].why_not == ''
     assert [source.topic for source in cache.sources] == ['/scan'] and not cache.header.remarks
     assert cache.sparse(3) is not None and cache.header.pose_source == ''
+
+
+def test_depth_at_ninety_hertz_is_that_of_the_image(tmp_path):
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        for k in range(180):
+            stamp = START_NS + k * 10**9 // 90
+            depth = np.full((96, 128), 1.0 + 0.01 * k, np.float32)
+            writer.depth('/cam/depth/image_raw', depth, stamp, 'cam', False)
+            if k % 9 == 0:
+                writer.camera_info('/cam/camera_info', replace(info_of(), stamp_ns=stamp))
+                writer.image('/cam/image_raw', picture(k), stamp, 'cam')
+    cache = cache_recording(tmp_path / 'bag', SETTINGS, tmp_path)
+    assert len(cache) == 20
+    for k in range(20):
+        np.testing.assert_allclose(cache.sparse(k).depth_m, 1.0 + 0.09 * k, atol=1e-3)
