@@ -20,6 +20,7 @@ from dataset_samples import recorded
 
 from depth_node import camera
 from depth_node import image_codec
+from depth_node.dataset import cache_format
 from depth_node.dataset.audit_recording import audit_recording
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
@@ -287,3 +288,25 @@ def test_depth_at_ninety_hertz_is_that_of_the_image(tmp_path):
     assert len(cache) == 20
     for k in range(20):
         np.testing.assert_allclose(cache.sparse(k).depth_m, 1.0 + 0.09 * k, atol=1e-3)
+
+
+def test_a_stamp_of_tomorrow_right_after_a_stop_is_not_believed_either(tmp_path, monkeypatch):
+    film(tmp_path / 'film', 60)
+    records, wrong = Recording.records, [-1]
+
+    def leapt(self, topics=None):
+        for k, record in enumerate(records(self, topics)):
+            late = record.content.stamp_ns + (86_400 * 10**9 if k == wrong[0] else 0)
+            yield replace(record, content=replace(record.content, stamp_ns=late))
+
+    def stop(done, total):
+        if done == 31:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recording, 'records', leapt)
+    with pytest.raises(KeyboardInterrupt):
+        cache_recording(tmp_path / 'film', SETTINGS, tmp_path, progress=stop)
+    (folder,) = tmp_path.glob('film-*')
+    wrong[0] = 2 * int(cache_format.whole_rows(folder)[-1]['ordinal']) + 3
+    cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+    assert len(cache) == 59 and cache.dropped == {'stamp': 1}

@@ -301,6 +301,8 @@ class _Footage:
                 if progress is not None:
                     progress(ordinal + 1, self._topics.image.count)
                 rgb = self._prepared(record, content, last_ns) if ordinal > done else None
+                if ordinal == done:  # or the first stamp after a stop would be believed blindly
+                    self._last_record_ns = record.time_ns
                 if rgb is not None:
                     last_ns, self._last_record_ns = content.stamp_ns, record.time_ns
                     counted = self.dropped.copy()
