@@ -22,6 +22,7 @@ from depth_node import camera
 from depth_node import image_codec
 from depth_node.dataset import cache_format
 from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.cache_writer import CacheWriter
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.topics import TopicChoice
@@ -310,3 +311,24 @@ def test_a_stamp_of_tomorrow_right_after_a_stop_is_not_believed_either(tmp_path,
     wrong[0] = 2 * int(cache_format.whole_rows(folder)[-1]['ordinal']) + 3
     cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
     assert len(cache) == 59 and cache.dropped == {'stamp': 1}
+
+
+def test_images_do_not_pile_up_where_record_times_stand_still(tmp_path, monkeypatch):
+    film(tmp_path / 'film', 100)
+    records, add, added = Recording.records, CacheWriter.add, []
+
+    def frozen(self, topics=None):
+        return (replace(record, time_ns=START_NS) for record in records(self, topics))
+
+    def noted(self, *args, **named):
+        added.append(1)
+        add(self, *args, **named)
+
+    behind = []
+    monkeypatch.setattr(Recording, 'records', frozen)
+    monkeypatch.setattr(CacheWriter, 'add', noted)
+    cache = cache_recording(
+        tmp_path / 'film', SETTINGS, tmp_path,
+        progress=lambda done, total: behind.append(done - len(added)),
+    )  # fmt: skip
+    assert len(cache) == 100 and max(behind) < 40

@@ -57,6 +57,7 @@ Progress = Callable[[int, int], None]
 """Called with how many images have been looked at, and how many there are."""
 
 _WAIT_NS = 200_000_000
+_MOST_WAITING = 32  # where record times stand still or go back
 _EARLIER = 0.9
 _LEAP_NS = 5_000_000_000
 _LEAPS_DOUBTED = 5
@@ -308,7 +309,9 @@ class _Footage:
                     counted = self.dropped.copy()
                     sent = content if self.stereo is not None else None
                     waiting.append(_Frame(rgb, last_ns, ordinal, record.time_ns, counted, sent))
-            while waiting and record.time_ns - waiting[0].record_ns > _WAIT_NS:
+            while waiting and (
+                record.time_ns - waiting[0].record_ns > _WAIT_NS or len(waiting) > _MOST_WAITING
+            ):
                 yield waiting.popleft()
         yield from waiting
 
