@@ -1,6 +1,7 @@
 """By what a model's depth has to be multiplied to be metres: every source's answer, compared.
 
-Closed form: the median of D_ref / D_hat over points of many frames, each frame with equal weight.
+Closed form: the median of D_ref / D_hat over points of many frames; a frame weighs as much as the
+root of its number of points, so that a few with many points do not outvote all others.
 Its spread says how well one factor explains the model, and the slope of log D_ref over log D_hat
 whether one factor is enough.
 """
