@@ -32,14 +32,7 @@ Floats = NDArray[np.float64]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """The model: (h, w, 3) RGB at network size -> (h, w) metres, or what it takes for metres."""
 
-RANKING = (
-    sparse_depth.DEPTH_IMAGE,
-    sparse_depth.LIDAR,
-    sparse_depth.STEREO,
-    sparse_depth.TRACKS,
-    sparse_depth.SCAN,
-    sparse_depth.HEIGHT,
-)
+RANKING = sparse_depth.KINDS
 """Which kind of source is believed first."""
 
 FEWEST_SAMPLES = 50
