@@ -65,7 +65,7 @@ class RecordingWriter:
                     prefix=f'.{self._path.name}.', suffix='.tmp', dir=self._path.parent
                 )
             )
-            # The bag's files carry the name of their folder, so the final name sits one level down.
+            # The bag's files carry the name of their folder: the final name sits one level down.
             plugin = self._bag.StoragePlugin[self._storage.upper()]
             self._writer = self._bag.Writer(
                 self._scratch / self._path.name, version=_BAG_VERSION, storage_plugin=plugin
