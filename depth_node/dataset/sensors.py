@@ -222,7 +222,7 @@ def mount_beside(tree: TransformTree, camera_frame: str, frame: str) -> Floats |
     placed = tree.static_pose(base, camera_frame)
     if placed is None or frame == camera_frame:
         return pose
-    optical, _ = as_optical(placed, camera_frame)
+    optical, _ = as_optical(placed, camera_frame, tree.upward(camera_frame))
     return np.asarray(np.linalg.inv(optical) @ placed @ pose)
 
 

@@ -165,7 +165,10 @@ def _pose_by_tf(tree: TransformTree, camera_frame: str, frame: str) -> Floats | 
     ours, theirs = tree.static_pose(base, camera_frame), tree.static_pose(base, frame)
     if ours is None or theirs is None:
         return None
-    ours, theirs = as_optical(ours, camera_frame)[0], as_optical(theirs, frame)[0]
+    ours, theirs = (
+        as_optical(pose, name, tree.upward(name))[0]
+        for pose, name in ((ours, camera_frame), (theirs, frame))
+    )
     return np.asarray(np.linalg.inv(ours) @ theirs)
 
 
