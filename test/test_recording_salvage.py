@@ -395,3 +395,28 @@ def test_a_database_that_cannot_be_opened_is_said_in_a_sentence(tmp_path, monkey
     monkeypatch.setattr(sqlite3, 'connect', refuse)
     with pytest.raises(RecordingError, match='unable to open'):
         images(tmp_path / 'bag')
+
+
+def test_of_a_split_recording_few_files_are_open_at_once(tmp_path, monkeypatch):
+    parts = tmp_path / 'parts'
+    parts.mkdir()
+    for part in range(12):
+        with RecordingWriter(tmp_path / f'{part}', 'mcap') as writer:
+            for index in range(2 * part, 2 * part + 2):
+                writer.image('/camera/image_raw', picture(index), stamp(index), 'camera')
+        shutil.copy(tmp_path / f'{part}' / f'{part}.mcap', parts / f'bag_{part}.mcap')
+    cut(parts / 'bag_11.mcap', 0.7)
+    read, now, most = salvage._READERS['.mcap'], [0], [0]
+
+    def noted(path, damage):
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        try:
+            yield from read(path, damage)
+        finally:
+            now[0] -= 1
+
+    monkeypatch.setitem(salvage._READERS, '.mcap', noted)
+    numbers, damage = images(parts)
+    assert numbers[:22] == list(range(22)) and 'bag_11' in damage
+    assert now[0] == 0 and most[0] <= 2
