@@ -269,3 +269,8 @@ def test_rotation_is_told_from_translation_of_known_direction():
     np.testing.assert_allclose(rotation_between(*slopes, moved), turn, atol=1e-3)
     assert np.abs(rotation_between(*slopes) - turn).max() > 5e-3
     assert rotation_between(slopes[0][:5], slopes[1][:5]) is None
+
+
+def test_an_audit_of_nothing_but_brackets_is_refused_in_a_sentence():
+    with pytest.raises(RecordingError, match='JSON of version'):
+        audit_from_json('[' * 100_000)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import numpy as np
 import pytest
@@ -20,6 +23,8 @@ from depth_node.dataset.cache_writer import cache_arrays
 from depth_node.dataset.frame_cache import open_cache
 from depth_node.dataset.sparse_depth import SparseDepth
 from depth_node.dataset.sparse_depth import SparseSource
+from depth_node.dataset.sparse_depth import pack
+from depth_node.dataset.sparse_depth import unpack
 from depth_node.errors import DepthNodeError  # noqa: F401
 from depth_node.errors import RecordingError
 
@@ -184,3 +189,51 @@ def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_flushed(tmp_path):
     assert 'Make room and run the same command again' in done.stdout
     with CacheWriter(tmp_path / 'c', header()) as writer:
         assert writer.count >= 64
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'dropped': []},
+        {'index_crc': float('inf')},
+        {'sources': [{'kind': 'guessed', 'topic': '/x'}]},
+        {'fit': {**dataclasses.asdict(Fit(0, 0, 64, 48, MODEL)), 'camera': {
+            **dataclasses.asdict(MODEL), 'width': 1 << 40, 'height': 1 << 20}}},
+    ],
+)  # fmt: skip
+def test_a_header_that_was_tampered_with_is_refused_in_a_sentence(tmp_path, change):
+    filled(tmp_path, 0, 3)
+    path = tmp_path / cache_format.HEADER
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RecordingError, match='cannot be read'):
+        open_cache(tmp_path)
+
+
+def test_a_header_of_nothing_but_brackets_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / cache_format.HEADER).write_text('[' * 100_000)
+    with pytest.raises(RecordingError, match='cannot be read'):
+        open_cache(tmp_path)
+
+
+def test_a_place_beyond_all_files_is_told_as_damage(tmp_path):
+    cache = filled(tmp_path, 0, 3)
+    rows = np.array(cache_format.mapped_rows(tmp_path))
+    rows['at'][1] = 2**64 - 1  # its end, beyond 64 bits, looks like the first byte
+    (tmp_path / cache_format.INDEX).write_bytes(rows.tobytes())
+    broken = dataclasses.replace(cache.header, index_crc=cache_format.index_crc(tmp_path))
+    cache_format.write_header(tmp_path, broken)
+    with pytest.raises(RecordingError):
+        open_cache(tmp_path).rgb(1)
+
+
+@pytest.mark.parametrize('depth_m', [0.0, -1.0, np.nan, np.inf])
+def test_stored_depth_that_is_none_is_told_as_damage(depth_m):
+    depth = points(np.random.default_rng(0), SCAN)
+    depth.depth_m[7] = depth_m
+    with pytest.raises(RecordingError):
+        unpack(pack([depth], [SCAN]), [SCAN])
+
+
+def test_a_few_bytes_of_stored_depth_do_not_fill_the_memory():
+    with pytest.raises(RecordingError, match='damaged sparse depth'):
+        unpack(zlib.compress(bytes(65 << 20)), [SCAN])

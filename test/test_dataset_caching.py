@@ -20,6 +20,9 @@ from dataset_samples import recorded
 
 from depth_node import camera
 from depth_node import image_codec
+from depth_node.dataset import cache_format
+from depth_node.dataset.audit_recording import audit_recording
+from depth_node.dataset.cache_writer import CacheWriter
 from depth_node.dataset.caching import CacheSettings
 from depth_node.dataset.caching import cache_recording
 from depth_node.dataset.topics import TopicChoice
@@ -28,6 +31,7 @@ from depth_node.errors import RecordingError
 from depth_node.frames import CameraFields
 from depth_node.recording import Recording
 from depth_node.recording import open_recording
+from depth_node.recording.messages import LaserScanFields
 from depth_node.recording.writer import RecordingWriter
 
 RATE_HZ = 10
@@ -229,3 +233,102 @@ def test_a_recording_without_usable_images_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(image_codec, 'decode_image', broken)
     with pytest.raises(RecordingError, match='can be decoded'):
         cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+
+
+def driven(path, image_frame='camera_optical', tf=False):
+    """Record a camera that drives ahead, or only its scanner by transforms on /tf."""
+    mount = np.array([[0, 0, 1.0, 0.1], [-1, 0, 0, 0], [0, -1, 0, 0.4], [0, 0, 0, 1]])
+    with RecordingWriter(path, 'mcap') as writer:
+        writer.static_transform([('base_link', 'camera_optical', mount)], START_NS)
+        for k in range(40):
+            stamp, pose = START_NS + k * 10**8, np.eye(4)
+            pose[0, 3] = 0.05 * k
+            info = replace(info_of(), stamp_ns=stamp, frame_id='camera_optical')
+            writer.camera_info('/cam/camera_info', info)
+            writer.image('/cam/image_raw', picture(k), stamp, image_frame)
+            if tf:
+                placed = [('base_link', 'scanner', np.eye(4))]
+                writer._write('/tf', writer._make.transforms(placed, stamp), stamp)
+                ranges = np.full(201, 2.0, np.float32)
+                writer.scan(
+                    '/scan', LaserScanFields(-1.0, 1.0, 0.01, 0.1, 30.0, ranges, stamp, 'scanner')
+                )
+            else:
+                writer.odometry('/odom', stamp, 'odom', 'base_link', pose)
+    return path
+
+
+def cached_as_audited(path, root):
+    audit = audit_recording(path)
+    return audit, cache_recording(path, CacheSettings.of(audit, ((48, 64),), 'native'), root)
+
+
+def test_images_without_a_frame_have_that_of_their_camera_info_as_in_the_audit(tmp_path):
+    audit, cache = cached_as_audited(driven(tmp_path / 'bag', image_frame=''), tmp_path)
+    assert audit.camera_frame == 'camera_optical' and audit.motion is not None
+    assert np.isfinite(cache.poses[:, 0, 3]).all()
+
+
+def test_a_sensor_that_tf_places_is_used_where_there_are_no_poses_as_in_the_audit(tmp_path):
+    audit, cache = cached_as_audited(driven(tmp_path / 'bag', tf=True), tmp_path)
+    assert audit.choice.odometry == '' and audit.scale_sources[0].why_not == ''
+    assert [source.topic for source in cache.sources] == ['/scan'] and not cache.header.remarks
+    assert cache.sparse(3) is not None and cache.header.pose_source == ''
+
+
+def test_depth_at_ninety_hertz_is_that_of_the_image(tmp_path):
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        for k in range(180):
+            stamp = START_NS + k * 10**9 // 90
+            depth = np.full((96, 128), 1.0 + 0.01 * k, np.float32)
+            writer.depth('/cam/depth/image_raw', depth, stamp, 'cam', False)
+            if k % 9 == 0:
+                writer.camera_info('/cam/camera_info', replace(info_of(), stamp_ns=stamp))
+                writer.image('/cam/image_raw', picture(k), stamp, 'cam')
+    cache = cache_recording(tmp_path / 'bag', SETTINGS, tmp_path)
+    assert len(cache) == 20
+    for k in range(20):
+        np.testing.assert_allclose(cache.sparse(k).depth_m, 1.0 + 0.09 * k, atol=1e-3)
+
+
+def test_a_stamp_of_tomorrow_right_after_a_stop_is_not_believed_either(tmp_path, monkeypatch):
+    film(tmp_path / 'film', 60)
+    records, wrong = Recording.records, [-1]
+
+    def leapt(self, topics=None):
+        for k, record in enumerate(records(self, topics)):
+            late = record.content.stamp_ns + (86_400 * 10**9 if k == wrong[0] else 0)
+            yield replace(record, content=replace(record.content, stamp_ns=late))
+
+    def stop(done, total):
+        if done == 31:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recording, 'records', leapt)
+    with pytest.raises(KeyboardInterrupt):
+        cache_recording(tmp_path / 'film', SETTINGS, tmp_path, progress=stop)
+    (folder,) = tmp_path.glob('film-*')
+    wrong[0] = 2 * int(cache_format.whole_rows(folder)[-1]['ordinal']) + 3
+    cache = cache_recording(tmp_path / 'film', SETTINGS, tmp_path)
+    assert len(cache) == 59 and cache.dropped == {'stamp': 1}
+
+
+def test_images_do_not_pile_up_where_record_times_stand_still(tmp_path, monkeypatch):
+    film(tmp_path / 'film', 100)
+    records, add, added = Recording.records, CacheWriter.add, []
+
+    def frozen(self, topics=None):
+        return (replace(record, time_ns=START_NS) for record in records(self, topics))
+
+    def noted(self, *args, **named):
+        added.append(1)
+        add(self, *args, **named)
+
+    behind = []
+    monkeypatch.setattr(Recording, 'records', frozen)
+    monkeypatch.setattr(CacheWriter, 'add', noted)
+    cache = cache_recording(
+        tmp_path / 'film', SETTINGS, tmp_path,
+        progress=lambda done, total: behind.append(done - len(added)),
+    )  # fmt: skip
+    assert len(cache) == 100 and max(behind) < 40

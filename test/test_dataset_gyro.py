@@ -25,6 +25,8 @@ from depth_node.dataset.poses import rotation_vectors
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.errors import SettingsError
 from depth_node.recording import open_recording
+from depth_node.recording.messages import ImuFields
+from depth_node.recording.writer import RecordingWriter
 from depth_node.world.recording import RecordingSettings
 from depth_node.world.recording import write
 
@@ -259,3 +261,16 @@ def test_a_gyroscope_steadies_poses_that_shake(hand, plain, tmp_path):
     # `steady` has the clock of the images already
     wanted, _ = steady.at_many(np.array([frame.stamp_ns for frame in cache.frames]))
     np.testing.assert_allclose(cache.poses[:, :3, :3], wanted[:, :3, :3], atol=1e-6)
+
+
+def test_a_gyroscope_of_another_clock_does_not_hide_the_images(tmp_path):
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        for k in range(420):
+            v, u = np.mgrid[:24, :32]
+            grey = (127 + 100 * np.sin(0.9 * u + 0.1 * k) * np.cos(0.8 * v)).astype(np.uint8)
+            writer.image('/camera/image_raw', np.dstack([grey] * 3), T0 + k * 10**8, 'camera')
+            rate = np.array([0.0, 0.0, np.sin(k / 5)])
+            writer.imu('/imu', ImuFields(rate, np.zeros(3), (k + 10) * 10**8, 'imu'))
+    audit = audit_recording(tmp_path / 'bag')
+    assert audit.pictures.sampled > 100
+    assert not any('decoded' in reason for reason in audit.reasons)

@@ -262,3 +262,14 @@ def test_images_of_another_camera_than_described_are_refused(tmp_path):
     assert 'is found in the other image' in only_stereo(
         altered(recorded(PLAIN), tmp_path / 'crossed', crossed)
     )
+
+
+def test_a_projection_without_focal_length_gives_no_pose_and_no_crash(tmp_path):
+    def empty(topic, message):
+        if topic.endswith('camera_info'):
+            message.p = np.zeros(12)
+            message.p[3] = -5.0 if topic.startswith('/right') else 0.0
+
+    path = altered(recorded(PLAIN), tmp_path / 'empty', empty)
+    audit = audit_recording(path, replace(FIRST, stereo=RIGHT))
+    assert audit.scale_sources

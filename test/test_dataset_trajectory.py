@@ -8,14 +8,17 @@ import pytest
 from depth_node.dataset.pose_source import Hop
 from depth_node.dataset.pose_source import TransformTree
 from depth_node.dataset.pose_source import camera_poses
+from depth_node.dataset.pose_source import read_transforms
 from depth_node.dataset.poses import interpolated
 from depth_node.dataset.poses import inverted
 from depth_node.dataset.poses import quaternions_of
 from depth_node.dataset.poses import rotation_vectors
 from depth_node.dataset.poses import rotations_of
+from depth_node.dataset.sensors import mount_beside
 from depth_node.dataset.topics import TopicChoice
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import trajectory_from
+from depth_node.dataset.verdict import motion_of
 from depth_node.errors import RecordingError
 from depth_node.recording import open_recording
 from depth_node.recording.messages import quaternion_of
@@ -246,3 +249,40 @@ def test_two_odometries_are_listed_and_two_scans_left_out(tmp_path):
         assert topics_of(recording, TopicChoice(odometry='', scan='front')).scan.name == '/front'
         with pytest.raises(RecordingError, match="no scan topic '/side'"):
             topics_of(recording, TopicChoice(odometry='', scan='/side'))
+
+
+def test_a_clock_that_is_set_on_the_way_does_not_fill_the_memory():
+    stamps, poses = drive(60)
+    stamps = stamps - T0 + 10**9
+    stamps[30:] += T0
+    found = trajectory_from('/odom', stamps, poses)
+    motion = motion_of(found, stamps)
+    assert motion.segments == 2 and motion.covered == 1.0
+    assert motion.directness > 0.95
+
+
+def test_an_optical_frame_that_tf_moves_by_itself_is_not_turned(tmp_path):
+    stamps, poses = drive()
+    poses = poses @ pose(z=0.4, optical=True)
+    scanner = np.linalg.inv(pose(optical=True))
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        writer.static_transform([('cam', 'laser', scanner)], T0)
+        for stamp, at in zip(stamps, poses, strict=True):
+            dynamic(writer, [('odom', 'cam', at)], int(stamp))
+        image(writer, 'cam')
+    found = trajectory(tmp_path / 'bag', frame='cam')
+    np.testing.assert_allclose(found.poses, poses, atol=1e-9)
+    assert not found.remarks
+    with open_recording(tmp_path / 'bag') as recording:
+        tree = read_transforms(recording, topics_of(recording))
+    np.testing.assert_allclose(mount_beside(tree, 'cam', 'laser'), scanner, atol=1e-9)
+
+
+def test_a_body_frame_that_tf_moves_by_itself_is_turned(tmp_path):
+    stamps, poses = drive()
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        for stamp, at in zip(stamps, poses, strict=True):
+            dynamic(writer, [('odom', 'camera_link', at)], int(stamp))
+        image(writer, 'camera_link')
+    found = trajectory(tmp_path / 'bag', frame='camera_link')
+    np.testing.assert_allclose(found.poses, poses @ pose(optical=True), atol=1e-9)

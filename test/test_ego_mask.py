@@ -107,3 +107,15 @@ def test_nothing_counts_there_when_models_are_judged(mask):
     kept = mask.kept(view_of_recording())
     assert np.isfinite(plain[~kept]).any() and np.isnan(masked[~kept]).all()
     np.testing.assert_array_equal(masked[kept], plain[kept])
+
+
+def test_a_mask_that_may_not_be_read_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(self: Path) -> bytes:
+        raise PermissionError(13, 'Permission denied')
+
+    path = drawn(tmp_path / 'bumper.png')
+    monkeypatch.setattr(Path, 'read_bytes', locked)
+    with pytest.raises(DepthNodeError, match='Permission denied'):
+        EgoMask.read(path)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import struct
+import tracemalloc
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pytest
 
+from depth_node.dataset.audit_recording import audit_recording
 from depth_node.errors import RecordingError
 from depth_node.image_codec import decode_raw
 from depth_node.recording import open_recording
+from depth_node.recording import salvage
+from depth_node.recording.chunk_codecs import decompressed_file
+from depth_node.recording.stored import Damage
 from depth_node.recording.writer import RecordingWriter
 
 rosbags = pytest.importorskip('rosbags')
@@ -173,8 +179,6 @@ def test_rows_behind_a_damaged_page_are_read(tmp_path):
 
 
 def test_a_message_that_cannot_be_decoded_is_left_out(tmp_path):
-    import sqlite3
-
     file = write(tmp_path / 'bag', 'sqlite3', count=10)
     with sqlite3.connect(file) as database:
         database.execute("UPDATE messages SET data = x'0001000000' WHERE id = 5")
@@ -282,3 +286,137 @@ def test_with_checksums_no_wrong_picture_is_read(tmp_path):
         file.write_bytes(bad)
         numbers, _ = images(file)  # compares every picture
         assert numbers
+
+
+def failing(monkeypatch, after: int) -> None:
+    """Let rosbags stumble once it has read some messages."""
+    from rosbags.highlevel import AnyReader
+
+    messages = AnyReader.messages
+
+    def torn(self, *args, **named):
+        for number, item in enumerate(messages(self, *args, **named)):
+            if number == after:
+                raise ValueError('a damaged chunk')
+            yield item
+
+    monkeypatch.setattr(AnyReader, 'messages', torn)
+
+
+@pytest.mark.parametrize('after', [1, 2, 4])
+def test_messages_of_one_time_survive_damage_between_them(tmp_path, monkeypatch, after):
+    file = write(tmp_path / 'bag', 'mcap', 5)
+    with open_recording(file) as recording:
+        whole = [(record.topic, record.time_ns) for record in recording.records()]
+    failing(monkeypatch, after)
+    with open_recording(file, salvage=True) as recording:
+        assert [(record.topic, record.time_ns) for record in recording.records()] == whole
+
+
+def test_where_nothing_can_be_salvaged_the_refusal_is_what_is_raised(tmp_path, monkeypatch):
+    file = write(tmp_path / 'bag', 'mcap', 5)
+    failing(monkeypatch, 1)
+    with (
+        pytest.raises(RecordingError, match='nothing that can be read'),
+        open_recording(file, salvage=True) as recording,
+    ):
+        for record in recording.records():
+            assert record
+            file.write_bytes(b'gone')
+
+
+def test_a_record_time_that_no_clock_shows_is_damage(tmp_path):
+    file = write(tmp_path / 'bag', 'mcap', 20)
+    data = file.read_bytes().replace(struct.pack('<Q', stamp(3)), struct.pack('<Q', 2**64 - 1))
+    file.write_bytes(data[: int(0.8 * len(data))])
+    numbers, damage = images(file)
+    assert numbers == [number for number in range(len(numbers) + 1) if number != 3]
+    assert '2 messages could not be decoded' in damage
+    assert audit_recording(file).frames == len(numbers)
+
+
+def test_unpacking_a_file_takes_no_more_memory_than_a_block(tmp_path):
+    from backports import zstd
+
+    packed, plain, damage = tmp_path / 'zeros.zstd', tmp_path / 'zeros', Damage()
+    packed.write_bytes(zstd.compress(bytes(200 << 20)))
+    tracemalloc.start()
+    decompressed_file(packed, plain, damage)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plain.stat().st_size == 200 << 20 and not str(damage)
+    assert peak < 20 << 20
+
+
+def test_a_path_that_is_too_long_or_may_not_be_read_is_refused_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(RecordingError), open_recording('x' * 300 + '.mcap', salvage=True):
+        pass
+    write(tmp_path / 'bag', 'mcap', 2)
+
+    def locked(self):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', locked)
+    (tmp_path / 'bag' / 'metadata.yaml').unlink()
+    with pytest.raises(RecordingError), open_recording(tmp_path / 'bag', salvage=True):
+        pass
+
+
+def test_a_file_that_cannot_be_unpacked_is_said_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / 'bag.mcap.zstd').write_bytes(b'packed')
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(salvage, 'decompressed_file', full)
+    with (
+        pytest.raises(RecordingError, match='No space left'),
+        open_recording(tmp_path, salvage=True),
+    ):
+        pass
+
+
+def test_topics_that_are_no_text_are_left_out(tmp_path):
+    file = write(tmp_path / 'bag', 'sqlite3', count=10)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE topics SET name = x'00ff' WHERE name = '/odom'")
+    numbers, damage = images(file)
+    assert numbers == list(range(10)) and '10 places could not be read' in damage
+
+
+def test_a_database_that_cannot_be_opened_is_said_in_a_sentence(tmp_path, monkeypatch):
+    cut(write(tmp_path / 'bag', 'sqlite3', count=10), 0.5)
+
+    def refuse(*args, **named):
+        raise sqlite3.OperationalError('unable to open database file')
+
+    monkeypatch.setattr(sqlite3, 'connect', refuse)
+    with pytest.raises(RecordingError, match='unable to open'):
+        images(tmp_path / 'bag')
+
+
+def test_of_a_split_recording_few_files_are_open_at_once(tmp_path, monkeypatch):
+    parts = tmp_path / 'parts'
+    parts.mkdir()
+    for part in range(12):
+        with RecordingWriter(tmp_path / f'{part}', 'mcap') as writer:
+            for index in range(2 * part, 2 * part + 2):
+                writer.image('/camera/image_raw', picture(index), stamp(index), 'camera')
+        shutil.copy(tmp_path / f'{part}' / f'{part}.mcap', parts / f'bag_{part}.mcap')
+    cut(parts / 'bag_11.mcap', 0.7)
+    read, now, most = salvage._READERS['.mcap'], [0], [0]
+
+    def noted(path, damage):
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        try:
+            yield from read(path, damage)
+        finally:
+            now[0] -= 1
+
+    monkeypatch.setitem(salvage._READERS, '.mcap', noted)
+    numbers, damage = images(parts)
+    assert numbers[:22] == list(range(22)) and 'bag_11' in damage
+    assert now[0] == 0 and most[0] <= 2

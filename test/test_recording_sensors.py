@@ -12,6 +12,7 @@ from depth_node.frames import PointField
 from depth_node.recording import open_recording
 from depth_node.recording.messages import PointCloudFields
 from depth_node.recording.points import points_m
+from depth_node.recording.writer import RecordingWriter
 
 pytest.importorskip('rosbags')
 
@@ -124,3 +125,18 @@ def test_imu_and_clouds_are_read_from_both_generations(tmp_path, ros1):
     assert np.isnan(contents['/imu'].linear_acceleration_m_s2).all()
     np.testing.assert_array_equal(points_m(contents['/points']), POINTS)
     assert contents['/points'].stamp_ns == T0
+
+
+def test_a_disk_that_refuses_a_new_recording_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    from rosbags.rosbag2 import Writer
+
+    def full(self):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Writer, 'open', full)
+    with (
+        pytest.raises(RecordingError, match='No space left'),
+        RecordingWriter(tmp_path / 'bag', 'mcap'),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

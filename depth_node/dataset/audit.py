@@ -231,7 +231,7 @@ def audit_from_json(text: str) -> Audit:
                 'warnings': tuple(values['warnings']),
             }
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         said = quoted(f'{type(error).__name__}: {error}')
         remedy = 'Make it again with the verb audit.'
         raise RecordingError('audit', said, f'JSON of version {VERSION}', remedy) from error

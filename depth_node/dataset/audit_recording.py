@@ -38,6 +38,8 @@ from depth_node.dataset.stereo_partner import stereo_of
 from depth_node.dataset.topics import TF_PREFIX
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
+from depth_node.dataset.topics import camera_frame_of
+from depth_node.dataset.topics import frame_of
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.dataset.verdict import Findings
@@ -79,7 +81,7 @@ def audit_recording(
         if not isinstance(first, RawImage | CompressedImage):
             raise RecordingError(f'recording {path}', 'no readable image', 'images')
         tree = read_transforms(recording, topics)
-        frame = first.frame_id or _frame_of(recording, topics.camera_info)
+        frame = camera_frame_of(recording, first, topics.camera_info)
         found = Findings(unclear=topics.unclear)
         trajectory = _poses(recording, topics, frame, found)
         gyroscope = None
@@ -88,7 +90,12 @@ def audit_recording(
             found.warnings += said
         turning = None if gyroscope is None else gyroscope.rates_in(np.eye(3))
         wanted = chosen_times(trajectory, topics.image.count, turning)
-        sample = _read(recording, topics, wanted, assumed or CameraSettings(), rectify, found)
+        assumed = assumed or CameraSettings()
+        sample = _read(recording, topics, wanted, assumed, rectify, found)
+        if sample is None and not found.undecodable:
+            # no image is of the time of poses or gyroscope: another clock
+            wanted = chosen_times(None, topics.image.count)
+            sample = _read(recording, topics, wanted, assumed, rectify, found)
         found.motion = None if trajectory is None else motion_of(trajectory, found.stamps_ns)
         direct = offset = None
         if sample is not None:
@@ -314,7 +321,7 @@ def _scale_sources(
     for kind, topic in sensors:
         if topic is None:
             continue
-        own = _frame_of(recording, topic)
+        own = frame_of(recording, topic)
         known = tree.static_pose(frame.lstrip('/'), own.lstrip('/')) is not None
         why_not = trouble_with_times(recording.first(topic))
         if not known:
@@ -330,11 +337,6 @@ def _stereo_sources(stereo: StereoSearch) -> list[ScaleSource]:
         ScaleSource('stereo', topic.name, topic.count, why_not)
         for topic, why_not in (*chosen, *stereo.refused)
     ]
-
-
-def _frame_of(recording: Recording, topic: Topic | None) -> str:
-    content = None if topic is None else recording.first(topic)
-    return str(getattr(content, 'frame_id', ''))
 
 
 def _choice(topics: RecordingTopics, found: Findings, stereo: StereoSearch) -> TopicChoice:

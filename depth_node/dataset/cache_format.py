@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera import Fit
+from depth_node.camera.info import MAX_SIDE_PX
+from depth_node.dataset.sparse_depth import KINDS
 from depth_node.dataset.sparse_depth import SparseSource
 from depth_node.errors import RecordingError
 from depth_node.files import write_text_atomically
@@ -122,7 +124,17 @@ def read_header(root: Path) -> Header | None:
         return _header_of(plain)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, zlib.error, binascii.Error) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        zlib.error,
+        binascii.Error,
+    ) as error:
         raise RecordingError(
             f'frame cache {root}', f'a {HEADER} that cannot be read', 'what was written',
             'Delete the folder and run the cache stage again.',
@@ -132,14 +144,22 @@ def read_header(root: Path) -> Header | None:
 def _header_of(plain: dict[str, Any]) -> Header:
     fit = plain['fit']
     model = CameraModel(**fit['camera'])
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(plain['seen'])), np.uint8)
+    if not (1 <= model.width <= MAX_SIDE_PX and 1 <= model.height <= MAX_SIDE_PX):
+        raise ValueError('a size that no image has')
+    sources = tuple(SparseSource(**source) for source in plain['sources'])
+    if any(source.kind not in KINDS for source in sources):
+        raise ValueError('a source that is not known')
+    packed = base64.b64decode(plain['seen'])
+    # not more than is needed: a few bytes could fill the memory
+    whole = zlib.decompressobj().decompress(packed, -(-model.width * model.height // 8))
+    bits = np.frombuffer(whole, np.uint8)
     seen = np.unpackbits(bits, count=model.width * model.height).astype(bool)
     return Header(
         key=str(plain['key']),
         recording=str(plain['recording']),
         fit=Fit(**{**fit, 'camera': model}),
         seen=seen.reshape(model.height, model.width),
-        sources=tuple(SparseSource(**source) for source in plain['sources']),
+        sources=sources,
         pose_source=str(plain['pose_source']),
         dropped={str(name): int(count) for name, count in plain['dropped'].items()},
         remarks=tuple(str(remark) for remark in plain['remarks']),

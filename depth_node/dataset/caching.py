@@ -40,6 +40,7 @@ from depth_node.dataset.stereo_partner import stereo_of
 from depth_node.dataset.stereo_sensor import StereoSensor
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
+from depth_node.dataset.topics import camera_frame_of
 from depth_node.dataset.topics import topics_of
 from depth_node.dataset.trajectory import Trajectory
 from depth_node.errors import CameraRejected
@@ -56,6 +57,7 @@ Progress = Callable[[int, int], None]
 """Called with how many images have been looked at, and how many there are."""
 
 _WAIT_NS = 200_000_000
+_MOST_WAITING = 32  # where record times stand still or go back
 _EARLIER = 0.9
 _LEAP_NS = 5_000_000_000
 _LEAPS_DOUBTED = 5
@@ -246,7 +248,7 @@ class _Footage:
         self.target = Target(self.fit.camera, camera.resampled_mask(valid, self.fit))
         self._last_record_ns = 0
         self._leaps = 0
-        frame_id = first.frame_id
+        frame_id = camera_frame_of(recording, first, topics.camera_info)
         self.trajectory: Trajectory | None = steadied_poses(
             recording, topics, frame_id, settings.gyro
         )
@@ -300,12 +302,16 @@ class _Footage:
                 if progress is not None:
                     progress(ordinal + 1, self._topics.image.count)
                 rgb = self._prepared(record, content, last_ns) if ordinal > done else None
+                if ordinal == done:  # or the first stamp after a stop would be believed blindly
+                    self._last_record_ns = record.time_ns
                 if rgb is not None:
                     last_ns, self._last_record_ns = content.stamp_ns, record.time_ns
                     counted = self.dropped.copy()
                     sent = content if self.stereo is not None else None
                     waiting.append(_Frame(rgb, last_ns, ordinal, record.time_ns, counted, sent))
-            while waiting and record.time_ns - waiting[0].record_ns > _WAIT_NS:
+            while waiting and (
+                record.time_ns - waiting[0].record_ns > _WAIT_NS or len(waiting) > _MOST_WAITING
+            ):
                 yield waiting.popleft()
         yield from waiting
 

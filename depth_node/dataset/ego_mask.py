@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera import CameraView
+from depth_node.errors import DepthNodeError
 from depth_node.errors import ImageRejected
 from depth_node.errors import SettingsError
 from depth_node.files import regular_file
@@ -44,7 +45,11 @@ class EgoMask:
         :raises SettingsError: for anything else, and for one that is white all over.
         :raises DepthNodeError: when the file cannot be read.
         """
-        data = regular_file(path, OPTION, _LARGEST_BYTES).read_bytes()
+        try:
+            data = regular_file(path, OPTION, _LARGEST_BYTES).read_bytes()
+        except OSError as error:
+            said = f'{path} ({error.strerror})'
+            raise DepthNodeError(OPTION, said, 'a readable file', 'Check the path.') from error
         try:
             rgb = decode_compressed(CompressedImage('png', data))
         except ImageRejected as error:

@@ -181,10 +181,8 @@ class FrameCache:
 
         :raises RecordingError: as :meth:`rgb`.
         """
-        order = (
-            sparse_depth.DEPTH_IMAGE, sparse_depth.LIDAR, sparse_depth.STEREO, sparse_depth.SCAN,
-        )  # fmt: skip
         parts = self.sparse_all(index)
+        order = sparse_depth.KINDS
         return min(parts, key=lambda part: order.index(part.source.kind), default=None)
 
     def _read(self, row: np.void, at: int, size: int, crc: int) -> bytes:
@@ -198,6 +196,8 @@ class FrameCache:
             raise RecordingError(
                 f'frame cache {self.root}', f'{path.name} ({error.strerror})', 'a file', _AGAIN
             ) from error
+        except OverflowError as error:  # a place that no file has
+            raise self._damaged(int(row['ordinal'])) from error
         if data is None or len(data) != size or zlib.crc32(data) != crc:
             raise self._damaged(int(row['ordinal']))
         return data

@@ -76,6 +76,17 @@ class TransformTree:
             return None
         return np.asarray(np.linalg.inv(above[shared]) @ below[shared])
 
+    def upward(self, frame: str) -> float:
+        """Return how far the z axis of a frame points up, -1 to 1.
+
+        By the static edges above it; of a frame that moves by itself by its median pose, and 1
+        where nothing tells.
+        """
+        way = self.up(frame)
+        if way and not way[0].is_static:
+            return float(np.median(way[0].poses[:, 2, 2]))
+        return float(list(self._static_chain(frame).values())[-1][2, 2])
+
     def _static_chain(self, frame: str) -> dict[str, Floats]:
         """Return T_ancestor_frame of every ancestor over static edges, the frame itself first."""
         chain = {frame: np.eye(4)}
@@ -125,10 +136,11 @@ def camera_poses(
     """Return the poses of a camera from odometry or, where there is none, from TF.
 
     :param camera_frame: frame_id of the images.
-    :returns: None where the recording has neither odometry nor dynamic transforms.
+    :returns: None where no poses are wanted, and where the recording has neither odometry nor
+        dynamic transforms.
     :raises RecordingError: where there are poses, but no way from them to the camera.
     """
-    if topics.odometry is None and not topics.transforms:
+    if not topics.posed or (topics.odometry is None and not topics.transforms):
         return None
     tree = read_transforms(recording, topics)
     frame = camera_frame.lstrip('/')
@@ -157,7 +169,8 @@ def _from_odometry(
             'a way from the odometry to the camera',
             'Record /tf_static too, and let the images carry the frame of the camera.',
         )
-    mount, remarks = as_optical(mount, frame)
+    upward = tree.upward(frame) if child == frame else mount[2, 2]
+    mount, remarks = as_optical(mount, frame, upward)
     return trajectory_from(
         topic.name, np.array(stamps, np.int64), np.stack(poses) @ mount, remarks
     )
@@ -186,7 +199,7 @@ def _from_transforms(
     known = np.isfinite(chain).all(axis=(1, 2))
     mounts = tree.static_pose(moving[0].child, frame)
     level = np.eye(4) if mounts is None else mounts
-    mended, remarks = as_optical(level, frame)
+    mended, remarks = as_optical(level, frame, tree.upward(frame))
     chain = chain @ np.linalg.inv(level) @ mended
     source = f'tf {fixed} -> {moving[0].child}'
     return trajectory_from(source, lead.stamps_ns[known], chain[known], lead.remarks + remarks)
@@ -218,7 +231,7 @@ def _fixed_frame(recording: Recording, way: list[Hop], wanted: str) -> str | Non
     return odometry[0] if odometry else parents[-1] if parents else None
 
 
-def as_optical(mount: Floats, frame: str) -> tuple[Floats, tuple[str, ...]]:
+def as_optical(mount: Floats, frame: str, upward: float) -> tuple[Floats, tuple[str, ...]]:
     """Turn a mount whose frame is a body frame (x forward, z up) into that of its optical frame.
 
     Some drivers put the body's frame into the header of images.  It is taken for one where it is
@@ -226,9 +239,10 @@ def as_optical(mount: Floats, frame: str) -> tuple[Floats, tuple[str, ...]]:
     that looks at the ceiling.
 
     :param mount: (4, 4) T_base_camera as the transforms say.
+    :param upward: how far its z axis points up, -1 to 1; see :meth:`TransformTree.upward`.
     :returns: the mount to use, and remarks.
     """
-    if 'optical' in frame or mount[2, 2] < _UPRIGHT:
+    if 'optical' in frame or upward < _UPRIGHT:
         return mount, ()
     turned = mount.copy()
     turned[:3, :3] = mount[:3, :3] @ _OPTICAL

@@ -1,6 +1,7 @@
 """By what a model's depth has to be multiplied to be metres: every source's answer, compared.
 
-Closed form: the median of D_ref / D_hat over points of many frames, each frame with equal weight.
+Closed form: the median of D_ref / D_hat over points of many frames; a frame weighs as much as the
+root of its number of points, so that a few with many points do not outvote all others.
 Its spread says how well one factor explains the model, and the slope of log D_ref over log D_hat
 whether one factor is enough.
 """
@@ -31,14 +32,7 @@ Floats = NDArray[np.float64]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """The model: (h, w, 3) RGB at network size -> (h, w) metres, or what it takes for metres."""
 
-RANKING = (
-    sparse_depth.DEPTH_IMAGE,
-    sparse_depth.LIDAR,
-    sparse_depth.STEREO,
-    sparse_depth.TRACKS,
-    sparse_depth.SCAN,
-    sparse_depth.HEIGHT,
-)
+RANKING = sparse_depth.KINDS
 """Which kind of source is believed first."""
 
 FEWEST_SAMPLES = 50

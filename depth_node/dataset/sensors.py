@@ -44,7 +44,8 @@ Measurement = RawImage | CompressedImage | LaserScanFields | PointCloudFields
 
 _NEAR_NS = 100_000_000
 _SAME_NS = 20_000_000
-_KEPT = 16
+_KEPT, _MOST_KEPT = 16, 64
+_KEPT_NS = 1_000_000_000
 
 
 @dataclass(eq=False)
@@ -65,13 +66,19 @@ class Sensor:
     """Messages that could not be read."""
     trouble: str = ''
     """What was wrong with the first of them."""
-    _recent: deque[Measurement] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _recent: deque[Measurement] = field(default_factory=lambda: deque(maxlen=_MOST_KEPT))
     _rays: DepthRays | None = None
 
     def hear(self, message: Content) -> None:
         """Keep a message for the images around it."""
         if isinstance(message, (RawImage, CompressedImage, LaserScanFields, PointCloudFields)):
             self._recent.append(message)
+            # of a fast sensor more: images are asked about only when what follows has been read
+            while (
+                len(self._recent) > _KEPT
+                and abs(message.stamp_ns - self._recent[0].stamp_ns) > _KEPT_NS
+            ):
+                self._recent.popleft()
 
     def told(self) -> str:
         """Say in a sentence how many messages could not be used; '' where all could."""
@@ -215,7 +222,7 @@ def mount_beside(tree: TransformTree, camera_frame: str, frame: str) -> Floats |
     placed = tree.static_pose(base, camera_frame)
     if placed is None or frame == camera_frame:
         return pose
-    optical, _ = as_optical(placed, camera_frame)
+    optical, _ = as_optical(placed, camera_frame, tree.upward(camera_frame))
     return np.asarray(np.linalg.inv(optical) @ placed @ pose)
 
 

@@ -16,10 +16,13 @@ DEPTH_IMAGE, LIDAR, STEREO, TRACKS, SCAN, HEIGHT = (
     'depth', 'lidar', 'stereo', 'tracks', 'scan', 'height',
 )  # fmt: skip
 """Kinds of sources of metric depth, as reports name them."""
+KINDS = (DEPTH_IMAGE, LIDAR, STEREO, TRACKS, SCAN, HEIGHT)
+"""All of them, that which is believed first in front."""
 
 _HEAD = struct.Struct('<BI')
 _PARTS_PER_PX = 16.0
 _LARGEST_PX = 4095.0
+_LARGEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,18 @@ def unpack(data: bytes, sources: Sequence[SparseSource]) -> tuple[SparseDepth, .
     """
     parts: list[SparseDepth] = []
     try:
-        plain = zlib.decompress(data) if data else b''
+        unpacked = zlib.decompressobj()
+        plain = unpacked.decompress(data, _LARGEST_BYTES)
+        if data and not unpacked.eof:
+            raise ValueError('too long, or cut off')
         at = 0
         while at < len(plain):
             which, count = _HEAD.unpack_from(plain, at)
             at += _HEAD.size
             fixed = np.frombuffer(plain, '<u2', 2 * count, at).astype(np.float32) / _PARTS_PER_PX
             depth = np.frombuffer(plain, '<f4', count, at + 4 * count).astype(np.float32)
+            if not (np.isfinite(depth).all() and (depth > 0.0).all()):
+                raise ValueError('depth that is none')
             parts.append(
                 SparseDepth(
                     fixed[:count].astype(np.float32),

@@ -142,6 +142,8 @@ def _pose_by_p(
     shared = [0, 2, 5, 6]
     if not np.allclose([ours.p[k] for k in shared], [theirs.p[k] for k in shared], rtol=_SAME_P):
         return 'P differs by more than the baseline'
+    if not ours.p[0] > 0.0:
+        return 'P has no focal length'
     pose = np.eye(4)
     pose[0, 3] = (ours.p[3] - theirs.p[3]) / ours.p[0]
     turned = [
@@ -163,7 +165,10 @@ def _pose_by_tf(tree: TransformTree, camera_frame: str, frame: str) -> Floats | 
     ours, theirs = tree.static_pose(base, camera_frame), tree.static_pose(base, frame)
     if ours is None or theirs is None:
         return None
-    ours, theirs = as_optical(ours, camera_frame)[0], as_optical(theirs, frame)[0]
+    ours, theirs = (
+        as_optical(pose, name, tree.upward(name))[0]
+        for pose, name in ((ours, camera_frame), (theirs, frame))
+    )
     return np.asarray(np.linalg.inv(ours) @ theirs)
 
 

@@ -76,6 +76,8 @@ class RecordingTopics:
     """Sentences about sensors that were left out because several topics would do."""
     partners: tuple[Topic, ...] = ()
     """Images of other cameras, of which one may be a stereo partner."""
+    posed: bool = True
+    """Whether poses are wanted; without them transforms still say where sensors sit."""
 
 
 def topics_of(recording: Recording, choice: TopicChoice | None = None) -> RecordingTopics:
@@ -96,16 +98,29 @@ def topics_of(recording: Recording, choice: TopicChoice | None = None) -> Record
         depth=_depth(recording, camera.image, choice.depth, unclear),
         odometry=None if by_tf else _odometry(recording, choice.odometry),
         fixed_frame=(choice.odometry or '').removeprefix(TF_PREFIX) if by_tf else '',
-        transforms=()
-        if choice.odometry == ''
-        else tuple(topic for topic in transforms if topic not in static),
+        transforms=tuple(topic for topic in transforms if topic not in static),
         static_transforms=static,
         imu=_helper(recording, 'imu', IMU, choice.imu, unclear),
         scan=_helper(recording, 'scan', SCAN, choice.scan, unclear),
         cloud=_helper(recording, 'cloud', CLOUD, choice.cloud, unclear),
         unclear=tuple(unclear),
         partners=_partners(recording, camera.image, choice.stereo),
+        posed=choice.odometry != '',
     )
+
+
+def frame_of(recording: Recording, topic: Topic | None) -> str:
+    """Return the frame that the first message of a topic names; '' where there is none."""
+    content = None if topic is None else recording.first(topic)
+    return str(getattr(content, 'frame_id', ''))
+
+
+def camera_frame_of(recording: Recording, image: object, camera_info: Topic | None) -> str:
+    """Return the frame of images; where they name none, that of their camera_info.
+
+    :param image: one of them.
+    """
+    return str(getattr(image, 'frame_id', '')) or frame_of(recording, camera_info)
 
 
 def _depth(

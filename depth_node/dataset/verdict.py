@@ -140,18 +140,23 @@ def _directness(trajectory: Trajectory) -> float:
 
     A body goes somewhere within a second; poses that are in disorder go to and fro.
     """
-    first, last = (int(trajectory.stamps_ns[end]) for end in (0, -1))
     step_ns = int(max(_DIRECTNESS_STEP_S * 1e9, trajectory.period_ns))
-    poses, known = trajectory.at_many(np.arange(first, last + 1, step_ns))
-    places = np.where(known[:, None], poses[:, :3, 3], np.nan)
     count = round(_DIRECTNESS_S * 1e9 / step_ns)
-    if count < 2 or len(places) <= count:
+    if count < 2:
         return float('nan')
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    ways = np.lib.stride_tricks.sliding_window_view(steps, count).sum(axis=1)
-    direct = np.linalg.norm(places[count:] - places[:-count], axis=1)
-    shares = direct[ways > _DIRECTNESS_PATH_M] / ways[ways > _DIRECTNESS_PATH_M]
-    return float(np.median(shares)) if len(shares) else float('nan')
+    shares = [np.zeros(0)]
+    # from gap to gap: in one of them a clock may have been set forward by years
+    for stamps in np.split(trajectory.stamps_ns, np.flatnonzero(trajectory.is_gap) + 1):
+        poses, _ = trajectory.at_many(np.arange(stamps[0], stamps[-1] + 1, step_ns))
+        places = poses[:, :3, 3]  # NaN within a jump
+        if len(places) <= count:
+            continue
+        steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+        ways = np.lib.stride_tricks.sliding_window_view(steps, count).sum(axis=1)
+        direct = np.linalg.norm(places[count:] - places[:-count], axis=1)
+        shares.append(direct[ways > _DIRECTNESS_PATH_M] / ways[ways > _DIRECTNESS_PATH_M])
+    every = np.concatenate(shares)
+    return float(np.median(every)) if len(every) else float('nan')
 
 
 def reasons_of(found: Findings, offset: ClockOffset | None = None) -> tuple[str, ...]:

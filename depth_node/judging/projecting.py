@@ -13,10 +13,9 @@ from depth_node.dataset.sensors import Sensor
 from depth_node.dataset.sensors import sensors_of
 from depth_node.dataset.topics import RecordingTopics
 from depth_node.dataset.topics import TopicChoice
+from depth_node.dataset.topics import camera_frame_of
 from depth_node.dataset.topics import topics_of
 from depth_node.errors import RecordingError
-from depth_node.frames import CompressedImage
-from depth_node.frames import RawImage
 from depth_node.judging.references import Measured
 from depth_node.judging.references import Projector
 from depth_node.recording import CameraTopics
@@ -47,7 +46,7 @@ def projecting(recording: Recording, topics: CameraTopics, topic: Topic) -> Proj
         ),
     )
     first = recording.first(topics.image)
-    frame = first.frame_id if isinstance(first, (RawImage, CompressedImage)) else ''
+    frame = camera_frame_of(recording, first, topics.camera_info)
     sensor = _sensor(recording, chosen, frame, topic)
     trajectory = camera_poses(recording, chosen, frame)
 

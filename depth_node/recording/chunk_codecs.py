@@ -64,7 +64,10 @@ def decompressed_file(path: Path, plain: Path, damage: Damage) -> None:
     with path.open('rb') as packed, plain.open('wb') as out:
         while block := packed.read(_BLOCK_BYTES):
             try:
-                out.write(unpack.decompress(block))
+                # piece by piece: a block of zeros becomes tens of thousands of times as long
+                out.write(unpack.decompress(block, max_length=_BLOCK_BYTES))
+                while not (unpack.needs_input or unpack.eof):
+                    out.write(unpack.decompress(b'', max_length=_BLOCK_BYTES))
             except Exception as error:
                 damage.stopped(f'compressed file: {error}')
                 return

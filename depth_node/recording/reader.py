@@ -6,7 +6,9 @@ whole.  Whatever the reading libraries raise becomes one :class:`RecordingError`
 
 from __future__ import annotations
 
+import os
 import stat
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ _STORAGE_SUFFIXES = ('.mcap', '.db3')
 _FILE_SUFFIXES = (*_STORAGE_SUFFIXES, '.bag')
 _EXPECTED = 'a rosbag2 folder, an .mcap or .db3 file, or a ROS 1 .bag file'
 _DEPTH_ENCODINGS = ('16UC1', '32FC1')
+_LATEST_NS = 1 << 62
 _TRANSPORTS = ('/compressedDepth', '/compressed')
 _REMEDIES = {
     '.mcap': 'If the recording was cut short, run: mcap recover IN.mcap -o OUT.mcap',
@@ -125,7 +128,7 @@ class Recording:
         names = {topic.name for topic in chosen if topic.kind in known_types()}
         for connection, time_ns, data in self._messages(names):
             try:
-                content = self._content(connection, data)
+                content = self._content(connection, time_ns, data)
             except RecordingError:
                 if not self._salvage:
                     raise
@@ -216,8 +219,13 @@ class Recording:
             'compressedDepth' in content.format or content.format.startswith(_DEPTH_ENCODINGS)
         )
 
-    def _content(self, connection: Any, data: bytes) -> Content:
+    def _content(self, connection: Any, time_ns: int, data: bytes) -> Content:
         """Turn the bytes of a message into one of our values."""
+        if not -_LATEST_NS <= time_ns <= _LATEST_NS:
+            # a difference to a stamp, which has 32 bits of seconds, must fit into 64 bits
+            raise RecordingError(
+                f'recording {self.path}', f'a record time of {time_ns} ns', 'one before 2116'
+            )
         try:
             message = self._reader.deserialize(data, connection.msgtype)
             content = content_of(connection.msgtype, message)
@@ -232,20 +240,27 @@ class Recording:
         chosen = [item for item in self._reader.connections if item.topic in names]
         if not chosen:
             return
-        last_ns = -1
+        last_ns = -_LATEST_NS
+        told: Counter[str] = Counter()  # of that time: topics are often recorded at the same one
         try:
             for item in self._guarded(self._reader.messages(chosen)):
-                last_ns = item[1]
+                if item[1] != last_ns:
+                    last_ns = item[1]
+                    told.clear()
+                told[item[0].topic] += 1
                 yield item
         except RecordingError:
             if not self._salvage or isinstance(self._reader, SalvageReader):
                 raise
         else:
             return
-        self._reader.close()
-        self._reader = _salvaged(self.path)
+        # opened first: where nothing is left, it is the old one that is closed in the end
+        reader, self._reader = self._reader, _salvaged(self.path)
+        reader.close()
         for item in self._messages(names):
-            if item[1] > last_ns:
+            if item[1] == last_ns and told[item[0].topic]:
+                told[item[0].topic] -= 1
+            elif item[1] >= last_ns:
                 yield item
 
     def close(self) -> None:
@@ -288,7 +303,7 @@ def open_recording(path: Path | str, salvage: bool = False) -> Iterator[Recordin
     try:
         reader = _reader(path, _storage_files(path))
     except RecordingError:
-        if not salvage or not path.exists():
+        if not salvage or not os.path.exists(path):  # which raises nothing, whatever the path
             raise
         reader = _salvaged(path)
     recording = Recording(path, reader, salvage)
@@ -306,8 +321,11 @@ def _salvaged(path: Path) -> SalvageReader:
     from rosbags.typesys import Stores
     from rosbags.typesys import get_typestore
 
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [item for item in files if item.name.endswith(SUFFIXES) and item.is_file()]
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = [item for item in files if item.name.endswith(SUFFIXES) and item.is_file()]
+    except OSError:
+        files = []
     if not files:
         # The strict way says what kind of path this is.
         _storage_files(path)
@@ -332,6 +350,11 @@ def _reader(path: Path, files: list[Path]) -> Any:
     try:
         reader = AnyReader(files, default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
+        try:
+            _ = reader.topics, reader.start_time, reader.end_time  # made of what the files say
+        except Exception:
+            reader.close()
+            raise
     except Exception as error:
         raise _damaged(files[0], error) from error
     if not reader.connections:

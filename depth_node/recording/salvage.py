@@ -9,7 +9,9 @@ whose end is missing can be read.  Per format one generator yields what is whole
 from __future__ import annotations
 
 import heapq
+import itertools
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -65,7 +67,7 @@ class SalvageReader:
         self.damages: dict[Path, Damage] = {}
         self._files: list[Path] = []
         counts: dict[str, dict[str, int]] = {}
-        starts: dict[Path, int] = {}
+        self._starts: dict[Path, int] = {}
         self.start_time, self.end_time = 2**63 - 1, 0
         """Record times of the first message and just after the last, nanoseconds."""
         for path in sorted(files):
@@ -75,10 +77,10 @@ class SalvageReader:
             for message in _messages(file, damage):
                 kinds = counts.setdefault(message.topic, {})
                 kinds[message.kind] = kinds.get(message.kind, 0) + 1
-                starts.setdefault(file, message.time_ns)
+                self._starts.setdefault(file, message.time_ns)
                 self.start_time = min(self.start_time, message.time_ns)
                 self.end_time = max(self.end_time, message.time_ns + 1)
-        self._files.sort(key=lambda item: starts.get(item, 0))
+        self._files.sort(key=lambda item: self._starts.get(item, 0))
         self.connections = [
             SalvagedTopic(
                 topic, next(iter(kinds)) if len(kinds) == 1 else None, sum(kinds.values())
@@ -99,13 +101,35 @@ class SalvageReader:
     ) -> Iterator[tuple[SalvagedTopic, int, bytes]]:
         """Yield (topic, record time, bytes) in the order of recording."""
         wanted = {item.topic: item for item in connections}
-        each = [_messages(path, Damage(), wanted) for path in self._files]
-        for message in heapq.merge(*each, key=lambda item: item.time_ns):
+        for message in self._merged(wanted):
             try:
                 data = whole_message(message.data)
             except ValueError:
                 data = message.data  # which nobody can decode: counted there
             yield wanted[message.topic], message.time_ns, data
+
+    def _merged(self, wanted: Collection[str]) -> Iterator[StoredMessage]:
+        """Yield the messages of all files by time, each file opened when its time has come.
+
+        The parts of a split recording follow each other, so that few are open at once.
+        """
+        coming = deque(enumerate(self._files))
+        heap: list[tuple[int, int, StoredMessage, Iterator[StoredMessage]]] = []
+        while heap or coming:
+            while coming and (not heap or self._starts.get(coming[0][1], 0) <= heap[0][0]):
+                place, path = coming.popleft()
+                messages = _messages(path, Damage(), wanted)
+                for message in itertools.islice(messages, 1):
+                    heapq.heappush(heap, (message.time_ns, place, message, messages))
+            if heap:
+                _, place, message, messages = heap[0]
+                yield message
+                following = next(messages, None)
+                if following is None:
+                    heapq.heappop(heap)
+                else:
+                    entry = following.time_ns, place, following, messages
+                    heapq.heapreplace(heap, entry)
 
     def deserialize(self, data: bytes, kind: str) -> Any:
         """Turn bytes into a message object; raises whatever the type store raises."""
@@ -122,7 +146,10 @@ class SalvageReader:
         if path.suffix != _COMPRESSED:
             return path
         plain = Path(self._scratch.name) / path.stem
-        decompressed_file(path, plain, damage)
+        try:
+            decompressed_file(path, plain, damage)
+        except OSError as error:
+            damage.stopped(f'{type(error).__name__}: {error}')
         return plain
 
 

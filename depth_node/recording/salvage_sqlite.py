@@ -28,7 +28,11 @@ def read_sqlite(path: Path, damage: Damage) -> Iterator[StoredMessage]:
     # What was not yet written back lies in a second file, which 'immutable' would overlook.
     waiting = path.with_name(path.name + '-wal')
     mode = 'ro' if waiting.exists() and waiting.stat().st_size else 'ro&immutable=1'
-    database = sqlite3.connect(f'{path.resolve().as_uri()}?mode={mode}', uri=True)
+    try:
+        database = sqlite3.connect(f'{path.resolve().as_uri()}?mode={mode}', uri=True)
+    except sqlite3.Error as error:
+        damage.stopped(str(error))
+        return
     try:
         # Without this SQLite refuses a file that is shorter than its header says.
         database.execute('PRAGMA writable_schema = ON')
@@ -43,7 +47,12 @@ def read_sqlite(path: Path, damage: Damage) -> Iterator[StoredMessage]:
 def _rows(database: sqlite3.Connection, damage: Damage) -> Iterator[StoredMessage]:
     """Yield messages; where a row cannot be read, look for the next one that can."""
     topics = database.execute('SELECT id, name, type FROM topics')
-    names = {number: (name, kind) for number, name, kind in topics}
+    # A column holds values of any type, whatever it was declared as.
+    names = {
+        number: (name, kind)
+        for number, name, kind in topics
+        if isinstance(name, str) and isinstance(kind, str)
+    }
     last, skip, lost = 0, 0, ''
     while skip <= _LARGEST_SKIP:
         try:

@@ -65,14 +65,16 @@ class RecordingWriter:
                     prefix=f'.{self._path.name}.', suffix='.tmp', dir=self._path.parent
                 )
             )
+            # The bag's files carry the name of their folder: the final name sits one level down.
+            plugin = self._bag.StoragePlugin[self._storage.upper()]
+            self._writer = self._bag.Writer(
+                self._scratch / self._path.name, version=_BAG_VERSION, storage_plugin=plugin
+            )
+            self._writer.open()
         except (OSError, sqlite3.Error) as error:
+            if self._scratch is not None:  # no end of a block is going to remove it
+                shutil.rmtree(self._scratch, ignore_errors=True)
             raise self._refused(error) from error
-        # The bag's files carry the name of their folder, so the final name sits one level down.
-        plugin = self._bag.StoragePlugin[self._storage.upper()]
-        self._writer = self._bag.Writer(
-            self._scratch / self._path.name, version=_BAG_VERSION, storage_plugin=plugin
-        )
-        self._writer.open()
         return self
 
     def __exit__(
