@@ -95,6 +95,7 @@ class FineTuning:
         self._usable_audits: list[tuple[Take, Audit]] | None = None
         self._caches: list[tuple[Take, FrameCache]] | None = None
         self._preparation: Preparation | None = None
+        self._called = False
 
     @cached_property
     def start(self) -> StartModel:
@@ -211,12 +212,12 @@ class FineTuning:
         key = self._keyed()
         record = self.folder.record('train', key)
         if record is not None and holds_model(self.folder.candidate, record['candidate']):
-            torchrun.tell(False)
+            self._call(False)
             return record
         preparation = self.prepare()
         self._tell_preparation(preparation)
         began_s = time.monotonic()
-        torchrun.tell(True)
+        self._call(True)
         made = self._learned(preparation)
         if made.made.unsaved:
             raise DepthNodeError(
@@ -249,6 +250,16 @@ class FineTuning:
         if torchrun.hear():
             self._keyed()
             self._learned(self.prepare())
+
+    def dismiss(self) -> None:
+        """Let the processes go that wait to train along, where they have not been called."""
+        self._call(False)
+
+    def _call(self, train: bool) -> None:
+        """Tell those that wait whether to train along; they listen once and are gone then."""
+        if not self._called:
+            self._called = True
+            torchrun.tell(train)
 
     def _keyed(self) -> str:
         """Return the key of the training, with the frames in place."""

@@ -104,8 +104,14 @@ def _run(verb: str, options: argparse.Namespace, command: str) -> int:
             if rank:
                 run.follow()
                 return 0
-            with folder.locked():
-                return _staged(verb, run, bars)
+            try:
+                with folder.locked():
+                    status = _staged(verb, run, bars)
+            except DepthNodeError:
+                run.dismiss()  # the others would wait, and end with a traceback instead
+                raise
+            run.dismiss()
+            return status
     finally:
         bars.close()
 
