@@ -124,7 +124,12 @@ def publish(folder: Path, best: Path) -> None:
             sync(path)
         if best.exists():
             os.replace(best, old)
-        os.replace(temporary, best)
+        try:
+            os.replace(temporary, best)
+        except OSError:
+            if old.exists():
+                os.replace(old, best)
+            raise
         sync(best.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
