@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -51,6 +53,7 @@ RECORDED = RecordingSettings(
     seconds=6.0, rate_hz=4.0, width=160, height=120, extra_cameras=(LEFT,)
 )
 SECOND = 1_000_000_000
+NOT_IMPROVED = 3
 FRONT_IMAGE, LEFT_IMAGE = '/camera/image_raw/compressed', '/left/image_raw/compressed'
 NAMES = [f'drive {FRONT_IMAGE}', f'drive {LEFT_IMAGE}']
 
@@ -245,6 +248,19 @@ def test_a_camera_that_cannot_be_used_does_not_stop_the_other(place, tmp_path, c
     told = capsys.readouterr()
     assert f'unplaced {LEFT_IMAGE} is not used' in told.out + told.err
     assert len(list((tmp_path / 'b' / 'frames').iterdir())) == 1
+
+
+def test_a_recording_that_was_cut_short_is_judged_as_far_as_it_can_be_read(
+    place, tmp_path, monkeypatch, capsys
+):
+    bag = shutil.copytree(place / 'drive', tmp_path / 'drive')
+    (file,) = bag.glob('*.mcap')
+    os.truncate(file, int(0.9 * file.stat().st_size))
+    monkeypatch.setattr(stages, 'exported', exported_without_graphs)
+    assert run(place, tmp_path / 'run', bag=bag) == NOT_IMPROVED  # the graphs are the same
+    told = json.loads((tmp_path / 'run' / 'evaluate.json').read_text())['result']
+    assert told['after']['means']['metric.abs_rel'] > 0
+    assert (tmp_path / 'run' / 'report.html').exists()
 
 
 def test_camera_infos_are_given_one_for_each_camera():

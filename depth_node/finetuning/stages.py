@@ -337,6 +337,7 @@ class FineTuning:
             reference=choice.depth,
             camera=self.settings.camera,
             ego_mask=self.settings.ego_mask,
+            salvage=True,  # as caching does, which says what is missing
         )
 
     def _cache_settings(self, audit: Audit) -> CacheSettings:
