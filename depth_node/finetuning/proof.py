@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from depth_node.judging.judge import judge
 from depth_node.judging.judgement import Judgement
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.models import opened_models
+from depth_node.judging.references import NoReference
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.unreferenced import has_reference
 from depth_node.judging.unreferenced import joined
@@ -170,14 +172,20 @@ def _by_reference(
         topics = settings.of(item.take)
         if low > high or not has_reference(item.path, topics):
             continue
-        judged = judge(
-            models,
-            [item.path],
-            topics,
-            lambda done, total: progress('images', done, total),
-            partial(_within, low, high),
-            names=[item.name],
-        )
+        try:
+            judged = judge(
+                models,
+                [item.path],
+                topics,
+                lambda done, total: progress('images', done, total),
+                partial(_within, low, high),
+                names=[item.name],
+            )
+        except NoReference as error:
+            # its tracks, and what the other takes have, may speak for it; the report says so
+            note = f'{item.name} is judged without its recorded depth: {error}'
+            found.append(tuple(replace(empty, notes=(note,)) for empty in found[0]))
+            continue
         found.append(judged.judgements)
     return tuple(joined([item[place] for item in found]) for place in range(len(models)))
 

@@ -60,6 +60,7 @@ from depth_node.finetuning.trainer import Progress
 from depth_node.frames import CameraFields
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
+from depth_node.judging.models import EDGE_STEP_NOTE
 from depth_node.judging.report import page
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
@@ -307,6 +308,9 @@ class FineTuning:
                 self.voice.counted,
             )
             self.folder.write('evaluate', key, proof.to_json(), time.monotonic() - began_s)
+        for note in proof.after.notes:
+            if note != EDGE_STEP_NOTE:  # that is for readers of the figures
+                self.voice.say(note)
         improved = proof.verdict.outcome is Outcome.IMPROVED
         source = self.folder.candidate if improved else self.start.folder.path
         if not holds_model(self.folder.best, _card_hash(source)):
