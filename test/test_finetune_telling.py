@@ -101,3 +101,11 @@ def test_what_was_in_the_place_of_best_stays_when_the_disk_refuses_the_last_step
         proof.publish(new, best)
     assert (best / 'card.yaml').read_text() == 'best'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['best', 'candidate']
+
+
+@pytest.mark.parametrize('words', [[], ['bag', '--stepps', '3'], ['bag', '--steps', 'many']])
+def test_a_command_that_is_not_understood_does_not_end_as_unusable_data_do(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(words)
+    assert ended.value.code == finetune.EXIT_REFUSED
+    assert 'finetune: ' in capsys.readouterr().err
