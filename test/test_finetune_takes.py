@@ -263,6 +263,20 @@ def test_a_recording_that_was_cut_short_is_judged_as_far_as_it_can_be_read(
     assert (tmp_path / 'run' / 'report.html').exists()
 
 
+@pytest.mark.parametrize('name', ['best', 'candidate'])
+def test_a_run_does_not_start_from_a_model_that_it_replaces(place, tmp_path, monkeypatch, name):
+    """Else the start model is lost, and the report compares the new model with itself."""
+    out = tmp_path / 'run'
+    shutil.copytree(place / 'near', out / name)
+    before = hashes(out / name)
+    monkeypatch.setattr(auditing, 'audit_recording', lambda *_: pytest.fail('it went on'))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match='which this run replaces'):
+        settings = FineTuneSettings((place / 'drive',), f'run/{name}')
+        FineTuning(settings, RunFolder(out), Voice()).audit()
+    assert hashes(out / name) == before
+
+
 def test_camera_infos_are_given_one_for_each_camera():
     with pytest.raises(SettingsError, match='one for each camera'):
         FineTuneSettings((Path('.'),), images=('/a', '/b'), camera_infos=('/a/camera_info',))

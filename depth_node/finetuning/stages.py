@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from depth_node import model_folder
 from depth_node.camera.assumed import AssumedCamera
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.caching import CacheSettings
@@ -31,6 +32,7 @@ from depth_node.dataset.takes import Take
 from depth_node.errors import CameraRejected
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
+from depth_node.errors import SettingsError
 from depth_node.files import sha256_of
 from depth_node.finetuning import torchrun
 from depth_node.finetuning.auditing import Audited
@@ -86,6 +88,8 @@ class FineTuning:
     :param folder: where it works.
     :param voice: how it speaks.
     :param command: the command line, for the report.
+    :raises ModelError: when there is no such start model.
+    :raises SettingsError: when it lies where this run writes its own.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class FineTuning:
         self._caches: list[tuple[Take, FrameCache]] | None = None
         self._preparation: Preparation | None = None
         self._called = False
+        _check_start(settings.model, folder)
 
     @cached_property
     def start(self) -> StartModel:
@@ -384,6 +389,18 @@ class FineTuning:
             self.voice.say(
                 f'scale by {estimate.source}{of_it}: {figures}{said} {estimate.remark}'.rstrip()
             )
+
+
+def _check_start(model: str, folder: RunFolder) -> None:
+    """Refuse to start from what this run replaces: it would be gone, and judged against itself."""
+    path = model_folder.find(model).resolve()
+    if path in (folder.best.resolve(), folder.candidate.resolve()):
+        raise SettingsError(
+            'option --model',
+            f'{path}, which this run replaces',
+            'a model outside of the folder of the run',
+            'Name another folder with --out.',
+        )
 
 
 def _assumed_fields(settings: CameraSettings, audit: Audit) -> CameraFields | None:
