@@ -26,10 +26,12 @@ from depth_node.dataset import scale
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.takes import Take
 from depth_node.dataset.topics import TopicChoice
+from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.finetuning import auditing
 from depth_node.finetuning import learning
 from depth_node.finetuning import preparation
+from depth_node.finetuning import proof
 from depth_node.finetuning import stages
 from depth_node.finetuning import telling
 from depth_node.finetuning.pooled_scale import APART
@@ -42,6 +44,7 @@ from depth_node.finetuning.samples import Samples
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.stages import FineTuning
 from depth_node.finetuning.stages import Voice
+from depth_node.judging.judgement import Judgement
 from depth_node.tools import evaluate
 from depth_node.tools import finetune
 from depth_node.world.recording import RecordingSettings
@@ -261,6 +264,31 @@ def test_a_recording_that_was_cut_short_is_judged_as_far_as_it_can_be_read(
     told = json.loads((tmp_path / 'run' / 'evaluate.json').read_text())['result']
     assert told['after']['means']['metric.abs_rel'] > 0
     assert (tmp_path / 'run' / 'report.html').exists()
+
+
+def test_a_record_with_damaged_content_only_costs_its_stage(place, tmp_path):
+    out, said = tmp_path / 'run', []
+    whole = run_of(place, out, said)
+    names = [take.name for take, _ in whole.audit()]
+    path = out / 'audit.json'
+    record = json.loads(path.read_text())
+    kept = record['result']['takes'][1]['audit']
+    for damaged in ('{}', None, kept.replace('"version": ', '"version": 9')):
+        record['result']['takes'][0]['audit'] = damaged
+        path.write_text(json.dumps(record))
+        said.clear()
+        assert [take.name for take, _ in run_of(place, out, said).audit()] == names
+        assert sum('looking through' in line for line in said) == 1  # the other is taken over
+    del record['result']['takes'][0]['key']
+    path.write_text(json.dumps(record))
+    assert [take.name for take, _ in run_of(place, out, said).audit()] == names
+
+
+def test_a_proof_that_lacks_something_is_refused_with_a_sentence():
+    empty = Judgement('m', False, {}).to_json()
+    for more in ({}, {'block_s': None}):
+        with pytest.raises(DepthNodeError, match='proof'):
+            proof.proof_from_json({'before': empty, 'after': empty, **more})
 
 
 @pytest.mark.parametrize('name', ['best', 'candidate'])

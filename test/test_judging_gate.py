@@ -199,10 +199,14 @@ def test_foreign_json_is_refused_with_a_sentence(wrong):
         Judgement.from_json(wrong)
 
 
-def test_json_with_columns_of_different_lengths_is_refused():
+def test_json_with_columns_that_cannot_be_is_refused():
     value = judgement(metric_abs_rel=0.5).to_json()
     value['series']['metric.abs_rel']['values'].pop()
     with pytest.raises(DepthNodeError, match='different lengths'):
+        Judgement.from_json(value)
+    value = judgement(metric_abs_rel=0.5).to_json()
+    value['series']['metric.abs_rel']['stamps_ns'][0] = 2**70
+    with pytest.raises(DepthNodeError, match='OverflowError'):
         Judgement.from_json(value)
     value = judgement(metric_abs_rel=0.5).to_json()
     value['series']['metric.abs_rel']['recordings'] = []

@@ -22,6 +22,7 @@ import numpy as np
 
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
+from depth_node.errors import quoted
 from depth_node.files import sync
 from depth_node.finetuning.preparation import Prepared
 from depth_node.judging.bootstrap import SMALLEST_BLOCKS
@@ -86,7 +87,10 @@ def proof_from_json(value: Mapping[str, Any]) -> Proof:
     """
     before = Judgement.from_json(value.get('before'))
     after = Judgement.from_json(value.get('after'))
-    return _compared(before, after, float(value['block_s']))
+    block_s = value.get('block_s')
+    if not isinstance(block_s, (int, float)):
+        raise DepthNodeError('proof', f'blocks of {quoted(block_s)}', 'their length in seconds')
+    return _compared(before, after, float(block_s))
 
 
 def proven(

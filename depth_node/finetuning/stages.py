@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
 from depth_node import model_folder
 from depth_node.camera.assumed import AssumedCamera
@@ -68,6 +69,8 @@ from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 from depth_node.settings import CameraSettings
 
+Kept = TypeVar('Kept')
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -116,13 +119,12 @@ class FineTuning:
         if self._usable_audits is not None:
             return self._usable_audits
         key = audit_key(self.settings)
-        record = self.folder.record('audit', key)
-        if record is None:
+        found = _read(Audited.from_json, self.folder.record('audit', key))
+        if found is None:
             began_s = time.monotonic()
             earlier = (self.folder.latest('audit') or {}).get('result')
-            record = audited(self.settings, earlier, self.voice.say).to_json()
-            self.folder.write('audit', key, record, time.monotonic() - began_s)
-        found = Audited.from_json(record)
+            found = audited(self.settings, earlier, self.voice.say)
+            self.folder.write('audit', key, found.to_json(), time.monotonic() - began_s)
         for remark in found.remarks:
             self.voice.say(remark)
         audits = {take.name: audit for take, audit in found.takes}
@@ -217,7 +219,8 @@ class FineTuning:
         """
         key = self._keyed()
         record = self.folder.record('train', key)
-        if record is not None and holds_model(self.folder.candidate, record['candidate']):
+        made_earlier = '' if record is None else str(record.get('candidate', ''))
+        if record is not None and holds_model(self.folder.candidate, made_earlier):
             self._call(False)
             return record
         preparation = self.prepare()
@@ -300,10 +303,8 @@ class FineTuning:
         """
         record = self.train()
         key = self._proof_key = key_of(self._train_key, record['candidate'])
-        known = self.folder.record('evaluate', key)
-        if known is not None:
-            proof = proof_from_json(known)
-        else:
+        proof = _read(proof_from_json, self.folder.record('evaluate', key))
+        if proof is None:
             began_s = time.monotonic()
             proof = proven(
                 self.start.folder.path,
@@ -389,6 +390,17 @@ class FineTuning:
             self.voice.say(
                 f'scale by {estimate.source}{of_it}: {figures}{said} {estimate.remark}'.rstrip()
             )
+
+
+def _read(read: Callable[[dict[str, Any]], Kept], record: dict[str, Any] | None) -> Kept | None:
+    """Return what a record holds; None where there is none, or its stage must run again.
+
+    A record that is damaged, or of a version that wrote it otherwise, only costs its stage.
+    """
+    try:
+        return None if record is None else read(record)
+    except (DepthNodeError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _check_start(model: str, folder: RunFolder) -> None:
