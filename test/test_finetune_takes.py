@@ -284,6 +284,19 @@ def test_a_record_with_damaged_content_only_costs_its_stage(place, tmp_path):
     assert [take.name for take, _ in run_of(place, out, said).audit()] == names
 
 
+def test_another_teacher_under_the_same_name_begins_a_training_of_its_own(place, tmp_path):
+    teacher = shutil.copytree(place / 'near', tmp_path / 'teacher')
+
+    def key() -> str:
+        return run_of(place, tmp_path / 'run', [], teacher=str(teacher))._keyed()
+
+    first = key()
+    assert key() == first
+    shutil.rmtree(teacher)
+    scaled_start(teacher, 2.0)
+    assert key() != first
+
+
 def test_a_proof_that_lacks_something_is_refused_with_a_sentence():
     empty = Judgement('m', False, {}).to_json()
     for more in ({}, {'block_s': None}):

@@ -277,6 +277,8 @@ class FineTuning:
         # takes, and what a mask leaves of them, are in the key of the cache
         for name in ('recordings', 'images', 'camera_infos', 'workers', 'device', 'ego_mask'):
             del chosen[name]
+        if self.settings.teacher:  # its folder may hold another model than last time
+            chosen['teacher'] = _card_hash(model_folder.find(self.settings.teacher))
         self._train_key = key_of(self._cache_key, self.start.sha256, chosen)
         return self._train_key
 
