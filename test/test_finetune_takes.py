@@ -34,6 +34,7 @@ from depth_node.finetuning import preparation
 from depth_node.finetuning import proof
 from depth_node.finetuning import stages
 from depth_node.finetuning import telling
+from depth_node.finetuning.kept_scale import KeptScale
 from depth_node.finetuning.pooled_scale import APART
 from depth_node.finetuning.pooled_scale import contradictions
 from depth_node.finetuning.pooled_scale import pooled
@@ -45,6 +46,9 @@ from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.stages import FineTuning
 from depth_node.finetuning.stages import Voice
 from depth_node.judging.judgement import Judgement
+from depth_node.model_folder.card import LARGEST_CARD_BYTES
+from depth_node.model_folder.card import card_from_yaml
+from depth_node.model_folder.card import card_to_yaml
 from depth_node.tools import evaluate
 from depth_node.tools import finetune
 from depth_node.world.recording import RecordingSettings
@@ -295,6 +299,25 @@ def test_another_teacher_under_the_same_name_begins_a_training_of_its_own(place,
     shutil.rmtree(teacher)
     scaled_start(teacher, 2.0)
     assert key() != first
+
+
+@pytest.mark.parametrize(('name', 'takes'), [('m' * 100, 2), ('m' * 90 + '-finetuned', 20_000)])
+def test_the_card_of_a_fleet_and_of_a_long_name_can_be_read_again(prepared, name, takes):
+    folder = prepared.start.folder
+    start = replace(prepared.start, folder=replace(folder, card=replace(folder.card, name=name)))
+    first = prepared.prepare()
+    recordings = first.recordings * (takes // 2)
+    made = SimpleNamespace(kept=KeptScale(), made=SimpleNamespace(state=SimpleNamespace(step=3)))
+    card = learning._card(start, made, replace(first, recordings=recordings), prepared.settings)
+    text = card_to_yaml(card)
+    assert len(text) < LARGEST_CARD_BYTES and card_from_yaml(text, 'card').name == card.name
+    assert card.name.endswith('-finetuned') and NAMES[1] in card.training_data
+
+
+def test_a_seed_that_torch_cannot_take_is_refused_at_the_door():
+    FineTuneSettings((Path('.'),), seed=2**63 - 1)
+    with pytest.raises(SettingsError, match='--seed'):
+        FineTuneSettings((Path('.'),), seed=2**64)
 
 
 def test_a_proof_that_lacks_something_is_refused_with_a_sentence():
