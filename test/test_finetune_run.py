@@ -425,6 +425,39 @@ def test_two_processes_of_torchrun_learn_what_one_learns(place, tmp_path):
     assert apart < 0.02 * moved
 
 
+def test_processes_that_train_along_are_told_once_whatever_asks_for_the_training(
+    place, first, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(stages.torchrun, 'tell', told.append)
+    monkeypatch.setattr(stages, 'page', lambda report: 'page')
+    out = copied(first, tmp_path / 'run')
+    (out / 'report.json').unlink()
+    assert run(place, out, 'near') == 0  # the report asks for the training again
+    assert told == [False]
+    for verb, bag, status in (('audit', 'drive', 0), ('', 'missing', UNUSABLE)):
+        told.clear()
+        assert run(place, tmp_path / 'other', 'near', *filter(None, [verb]), bag=bag) == status
+        assert told == [False]
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_the_report(place, first, tmp_path):
+    out = copied(first, tmp_path / 'run')
+    (out / 'report.json').unlink()
+    words = command(place / 'drive', out, place / 'near', steps=STEPS, batch=2, workers=1)
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+    subprocess.run(
+        [*launcher, '-m', 'depth_node.tools.finetune', *words],
+        cwd=ROOT,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=300,
+    )
+    assert (out / 'report.json').exists()
+
+
 def test_a_verb_ends_the_run_after_its_stage(place, first, tmp_path, capsys):
     def made(out: Path) -> set[str]:
         return {path.stem for path in out.glob('*.json')}

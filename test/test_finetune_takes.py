@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -24,12 +26,15 @@ from depth_node.dataset import scale
 from depth_node.dataset.scale import ScaleEstimate
 from depth_node.dataset.takes import Take
 from depth_node.dataset.topics import TopicChoice
+from depth_node.errors import DepthNodeError
 from depth_node.errors import SettingsError
 from depth_node.finetuning import auditing
 from depth_node.finetuning import learning
 from depth_node.finetuning import preparation
+from depth_node.finetuning import proof
 from depth_node.finetuning import stages
 from depth_node.finetuning import telling
+from depth_node.finetuning.kept_scale import KeptScale
 from depth_node.finetuning.pooled_scale import APART
 from depth_node.finetuning.pooled_scale import contradictions
 from depth_node.finetuning.pooled_scale import pooled
@@ -40,6 +45,10 @@ from depth_node.finetuning.samples import Samples
 from depth_node.finetuning.settings import FineTuneSettings
 from depth_node.finetuning.stages import FineTuning
 from depth_node.finetuning.stages import Voice
+from depth_node.judging.judgement import Judgement
+from depth_node.model_folder.card import LARGEST_CARD_BYTES
+from depth_node.model_folder.card import card_from_yaml
+from depth_node.model_folder.card import card_to_yaml
 from depth_node.tools import evaluate
 from depth_node.tools import finetune
 from depth_node.world.recording import RecordingSettings
@@ -51,6 +60,7 @@ RECORDED = RecordingSettings(
     seconds=6.0, rate_hz=4.0, width=160, height=120, extra_cameras=(LEFT,)
 )
 SECOND = 1_000_000_000
+NOT_IMPROVED = 3
 FRONT_IMAGE, LEFT_IMAGE = '/camera/image_raw/compressed', '/left/image_raw/compressed'
 NAMES = [f'drive {FRONT_IMAGE}', f'drive {LEFT_IMAGE}']
 
@@ -245,6 +255,90 @@ def test_a_camera_that_cannot_be_used_does_not_stop_the_other(place, tmp_path, c
     told = capsys.readouterr()
     assert f'unplaced {LEFT_IMAGE} is not used' in told.out + told.err
     assert len(list((tmp_path / 'b' / 'frames').iterdir())) == 1
+
+
+def test_a_recording_that_was_cut_short_is_judged_as_far_as_it_can_be_read(
+    place, tmp_path, monkeypatch, capsys
+):
+    bag = shutil.copytree(place / 'drive', tmp_path / 'drive')
+    (file,) = bag.glob('*.mcap')
+    os.truncate(file, int(0.9 * file.stat().st_size))
+    monkeypatch.setattr(stages, 'exported', exported_without_graphs)
+    assert run(place, tmp_path / 'run', bag=bag) == NOT_IMPROVED  # the graphs are the same
+    told = json.loads((tmp_path / 'run' / 'evaluate.json').read_text())['result']
+    assert told['after']['means']['metric.abs_rel'] > 0
+    assert (tmp_path / 'run' / 'report.html').exists()
+
+
+def test_a_record_with_damaged_content_only_costs_its_stage(place, tmp_path):
+    out, said = tmp_path / 'run', []
+    whole = run_of(place, out, said)
+    names = [take.name for take, _ in whole.audit()]
+    path = out / 'audit.json'
+    record = json.loads(path.read_text())
+    kept = record['result']['takes'][1]['audit']
+    for damaged in ('{}', None, kept.replace('"version": ', '"version": 9')):
+        record['result']['takes'][0]['audit'] = damaged
+        path.write_text(json.dumps(record))
+        said.clear()
+        assert [take.name for take, _ in run_of(place, out, said).audit()] == names
+        assert sum('looking through' in line for line in said) == 1  # the other is taken over
+    del record['result']['takes'][0]['key']
+    path.write_text(json.dumps(record))
+    assert [take.name for take, _ in run_of(place, out, said).audit()] == names
+
+
+def test_another_teacher_under_the_same_name_begins_a_training_of_its_own(place, tmp_path):
+    teacher = shutil.copytree(place / 'near', tmp_path / 'teacher')
+
+    def key() -> str:
+        return run_of(place, tmp_path / 'run', [], teacher=str(teacher))._keyed()
+
+    first = key()
+    assert key() == first
+    shutil.rmtree(teacher)
+    scaled_start(teacher, 2.0)
+    assert key() != first
+
+
+@pytest.mark.parametrize(('name', 'takes'), [('m' * 100, 2), ('m' * 90 + '-finetuned', 20_000)])
+def test_the_card_of_a_fleet_and_of_a_long_name_can_be_read_again(prepared, name, takes):
+    folder = prepared.start.folder
+    start = replace(prepared.start, folder=replace(folder, card=replace(folder.card, name=name)))
+    first = prepared.prepare()
+    recordings = first.recordings * (takes // 2)
+    made = SimpleNamespace(kept=KeptScale(), made=SimpleNamespace(state=SimpleNamespace(step=3)))
+    card = learning._card(start, made, replace(first, recordings=recordings), prepared.settings)
+    text = card_to_yaml(card)
+    assert len(text) < LARGEST_CARD_BYTES and card_from_yaml(text, 'card').name == card.name
+    assert card.name.endswith('-finetuned') and NAMES[1] in card.training_data
+
+
+def test_a_seed_that_torch_cannot_take_is_refused_at_the_door():
+    FineTuneSettings((Path('.'),), seed=2**63 - 1)
+    with pytest.raises(SettingsError, match='--seed'):
+        FineTuneSettings((Path('.'),), seed=2**64)
+
+
+def test_a_proof_that_lacks_something_is_refused_with_a_sentence():
+    empty = Judgement('m', False, {}).to_json()
+    for more in ({}, {'block_s': None}):
+        with pytest.raises(DepthNodeError, match='proof'):
+            proof.proof_from_json({'before': empty, 'after': empty, **more})
+
+
+@pytest.mark.parametrize('name', ['best', 'candidate'])
+def test_a_run_does_not_start_from_a_model_that_it_replaces(place, tmp_path, monkeypatch, name):
+    """Else the start model is lost, and the report compares the new model with itself."""
+    out = tmp_path / 'run'
+    shutil.copytree(place / 'near', out / name)
+    before = hashes(out / name)
+    monkeypatch.setattr(auditing, 'audit_recording', lambda *_: pytest.fail('it went on'))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match='which this run replaces'):
+        settings = FineTuneSettings((place / 'drive',), f'run/{name}')
+        FineTuning(settings, RunFolder(out), Voice()).audit()
+    assert hashes(out / name) == before
 
 
 def test_camera_infos_are_given_one_for_each_camera():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+from pathlib import Path
 
+import pytest
 from finetune_check import __main__ as long_checks
 from finetune_check.row import Row
 from result_schema import problems_of
 
+from depth_node.errors import DepthNodeError
 from depth_node.finetuning import progress
+from depth_node.finetuning import proof
 from depth_node.finetuning import trainer
 from depth_node.tools import finetune
 
@@ -74,3 +80,32 @@ def test_the_results_of_the_long_checks_keep_the_schema_and_tell_what_was_missed
     assert long_checks.main(['image_delay', '--share', '0.1', '--out', str(out)]) == 1
     assert capsys.readouterr().out.count('MISSED') == 2
     assert problems_of(json.loads(out.read_text())) == []
+
+
+def test_what_was_in_the_place_of_best_stays_when_the_disk_refuses_the_last_step(
+    tmp_path, monkeypatch
+):
+    new, best = tmp_path / 'candidate', tmp_path / 'best'
+    for folder in (new, best):
+        folder.mkdir()
+        (folder / 'card.yaml').write_text(folder.name)
+    real = os.replace
+
+    def refuses(source, target):
+        if Path(source).name == '.best.new':
+            raise OSError(errno.EIO, 'Input/output error')
+        real(source, target)
+
+    monkeypatch.setattr(proof.os, 'replace', refuses)
+    with pytest.raises(DepthNodeError, match='Input/output error'):
+        proof.publish(new, best)
+    assert (best / 'card.yaml').read_text() == 'best'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['best', 'candidate']
+
+
+@pytest.mark.parametrize('words', [[], ['bag', '--stepps', '3'], ['bag', '--steps', 'many']])
+def test_a_command_that_is_not_understood_does_not_end_as_unusable_data_do(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(words)
+    assert ended.value.code == finetune.EXIT_REFUSED
+    assert 'finetune: ' in capsys.readouterr().err

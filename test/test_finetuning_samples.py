@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dataset_samples
 import numpy as np
@@ -184,6 +185,28 @@ def test_batches_of_two_sizes_are_a_function_of_their_number() -> None:
     assert all(map(same, one.batches(3, 9, workers=0), other.batches(3, 9, workers=2)))
     halves = [other.batch(4, rank, 3) for rank in range(3)]
     assert torch.equal(torch.cat([part.target for part in halves]), one.batch(4).target)
+
+
+@pytest.mark.parametrize(
+    'head',
+    [
+        b'{"indices": [5], "size": [2, 3]}',
+        b'{"indices": ["x"], "size": [2, 3], "key": "a"}',
+        b'{"indices": [5], "size": [2], "key": "a"}',
+        b'{"indices": [5], "size": [3, 2], "key": "a"}',  # as long, but not of these frames
+        b'{"indices": [5], "size": [1e400, 3], "key": "a"}',
+        b'[]',
+        b'\xff',
+    ],
+)
+def test_start_maps_with_a_damaged_head_are_made_again(tmp_path: Path, head: bytes) -> None:
+    cache = SimpleNamespace(
+        camera=SimpleNamespace(height=2, width=3), rgb=lambda index: np.zeros((2, 3, 3), np.uint8)
+    )
+    path = tmp_path / 'maps'
+    path.write_bytes(head + b'\n' + bytes(12))
+    made = reference_maps(cache, [5], lambda rgb: np.ones((2, 3), np.float32), path, 'a')
+    np.testing.assert_array_equal(made[5], 1.0)
 
 
 def test_start_maps_are_predicted_once_and_again_for_another_network(tmp_path: Path) -> None:

@@ -169,6 +169,24 @@ def test_the_third_loss_that_is_no_number_ends_with_the_last_good_weights(
     assert not same(done.network, network_of())
 
 
+def test_a_training_that_has_ended_early_stays_ended_when_the_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.FastStep.__call__
+
+    def broken(self: object, batch: object) -> object:
+        result = real(self, batch)
+        return replace(result, loss=result.loss * math.nan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.FastStep, '__call__', broken)
+        done = training(tmp_path, steps=9).run()
+    again = training(tmp_path, steps=9).run()  # as after a kill before the model was written
+    assert 'no number' in again.stopped
+    assert (again.stopped, again.state.step) == (done.stopped, done.state.step)
+    assert same(again.network, done.network)
+
+
 def test_a_full_disk_ends_with_the_last_good_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

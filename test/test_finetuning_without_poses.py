@@ -172,3 +172,14 @@ def test_a_pose_network_is_drawn_to_the_poses_that_tracks_tell():
     _mismatch(poses, wanted, present).backward()
     assert torch.isfinite(poses.grad).all() and poses.grad[0, 0, 0, 3] < 0
     assert not poses.grad[0, 1].any()
+
+
+def test_processes_that_share_a_batch_share_the_cost_of_its_poses():
+    poses = torch.eye(4).expand(2, 3, 4, 4).clone()
+    poses[..., 0, 3] = 0.5
+    wanted = poses.clone()
+    wanted[0, :, 0, 3] = 1.0
+    present = torch.tensor([[True, True, True], [True, False, False]])
+    parts = [_mismatch(poses[at], wanted[at], present[at]) for at in (slice(0, 1), slice(1, 2))]
+    whole = float(_mismatch(poses, wanted, present))
+    assert whole == pytest.approx(float(sum(parts)) / 2, abs=1e-6)

@@ -106,6 +106,16 @@ def test_a_new_model_whose_errors_are_nan_is_refused():
     assert not found.improved
 
 
+def test_a_new_model_that_gives_no_depth_at_all_is_not_improved_whatever_tracks_say():
+    before = {'metric_abs_rel': 0.5, 'proxy_tracks_abs_rel': 0.5}
+    for after in ({'metric_abs_rel': math.nan}, {}):  # NaN everywhere, or no such series
+        found = verdict(before, after)
+        assert found.outcome is Outcome.NOT_IMPROVED and found.primary == 'metric.abs_rel'
+        assert 'could not be measured' in found.reasons[0]
+        tracks = {'proxy_tracks_abs_rel': 0.2}
+        assert verdict(before, after | tracks).outcome is Outcome.NOT_IMPROVED
+
+
 def test_a_new_model_that_gives_nothing_for_some_images_is_refused():
     holes = np.where(np.arange(200) % 10 == 0, math.nan, 0.2)
     found = verdict({'metric_abs_rel': 0.5}, {'metric_abs_rel': holes})
@@ -189,10 +199,14 @@ def test_foreign_json_is_refused_with_a_sentence(wrong):
         Judgement.from_json(wrong)
 
 
-def test_json_with_columns_of_different_lengths_is_refused():
+def test_json_with_columns_that_cannot_be_is_refused():
     value = judgement(metric_abs_rel=0.5).to_json()
     value['series']['metric.abs_rel']['values'].pop()
     with pytest.raises(DepthNodeError, match='different lengths'):
+        Judgement.from_json(value)
+    value = judgement(metric_abs_rel=0.5).to_json()
+    value['series']['metric.abs_rel']['stamps_ns'][0] = 2**70
+    with pytest.raises(DepthNodeError, match='OverflowError'):
         Judgement.from_json(value)
     value = judgement(metric_abs_rel=0.5).to_json()
     value['series']['metric.abs_rel']['recordings'] = []

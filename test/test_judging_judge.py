@@ -14,6 +14,7 @@ from judging_samples import STEP_NS
 from judging_samples import T0
 from judging_samples import WIDTH
 from judging_samples import depth
+from judging_samples import picture
 from judging_samples import write
 
 from depth_node.camera import view_of
@@ -34,6 +35,7 @@ from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.references import truth_of
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.table import text_table
+from depth_node.recording.writer import RecordingWriter
 
 pytest.importorskip('rosbags')
 
@@ -285,3 +287,10 @@ def test_a_scan_is_a_reference_where_something_projects_it_and_refused_where_not
     assert found.frames == 20 and heard[3] == (T0 + 3 * STEP_NS, T0 + 3 * STEP_NS, 9)
     assert found.judgements[0].mean('metric.abs_rel') == pytest.approx(0.5)
     assert found.judgements[0].mean('metric.coverage') == 1.0
+
+
+def test_an_image_without_a_stamp_does_not_make_all_time_held_out(tmp_path):
+    with RecordingWriter(tmp_path / 'bag', 'mcap') as writer:
+        for stamp_ns in (0, *(T0 + index * STEP_NS for index in range(20))):
+            writer.image('/camera/image_raw', picture(0), stamp_ns, 'cam', None)
+    assert image_stamps_ns(tmp_path / 'bag') == (T0, T0 + 19 * STEP_NS)

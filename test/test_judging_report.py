@@ -6,12 +6,14 @@ import base64
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 
+from depth_node.judging.bootstrap import BlockSettings
 from depth_node.judging.comparison import compare
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
@@ -165,6 +167,13 @@ def test_the_json_says_the_same_without_pictures_and_without_nan():
         0.4, abs=0.01
     )
     assert 'base64' not in text
+
+
+def test_intervals_in_the_table_stand_on_the_blocks_that_the_page_names():
+    cell = re.compile(r'<td>0\.[45]\d\d \[0\.[45]\d\d, ')
+    for block_s, intervals in ((1.0, True), (30.0, False)):  # of 20 s: 20 blocks, or 1
+        report = replace(full(), blocks=BlockSettings(block_s=block_s))
+        assert bool(cell.search(page(report))) is intervals
 
 
 def test_long_texts_and_endless_lists_are_cut():

@@ -231,7 +231,7 @@ def _before(before: Judgement, after: Judgement) -> tuple[Before, ...]:
     return tuple(
         Before(name, change.before, change.after, change.difference.low, change.difference.high)
         for name in COMPARED
-        if (change := changes.get(name)) is not None
+        if (change := changes.get(name)) is not None and change.difference.frames
     )
 
 

@@ -85,7 +85,7 @@ def audited(
 
     :param earlier: an earlier record of audits, of which those of the same takes are taken over.
     """
-    known = {item['key']: item['audit'] for item in (earlier or {}).get('takes', ())}
+    known = _known(earlier or {})
     found: list[FoundTakes] = []
     unreadable: dict[str, str] = {}
     for path in settings.recordings:
@@ -101,7 +101,7 @@ def audited(
         )
         try:
             if key in known:
-                audit = audit_from_json(known[key])
+                audit = known[key]
             else:
                 say(f'looking through {_called(take)}')
                 audit = audit_recording(take.path, take.choice, settings.camera)
@@ -114,6 +114,18 @@ def audited(
         f'{item.takes[0].path.resolve().name}: {text}' for item in found for text in item.remarks
     ]
     return Audited(tuple(made), unreadable, tuple(remarks), tuple(keys))
+
+
+def _known(earlier: Mapping[str, Any]) -> dict[str, Audit]:
+    """Return the audits of an earlier record, which may be damaged or of another version."""
+    takes = earlier.get('takes')
+    found: dict[str, Audit] = {}
+    for item in takes if isinstance(takes, list) else ():
+        try:
+            found[item['key']] = audit_from_json(item['audit'])
+        except (RecordingError, KeyError, TypeError):
+            continue
+    return found
 
 
 def used(

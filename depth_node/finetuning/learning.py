@@ -57,6 +57,7 @@ from depth_node.frames import RelativeFrame
 from depth_node.judging.models import opened_models
 from depth_node.model_folder import ModelCard
 from depth_node.model_folder import ModelFolder
+from depth_node.model_folder.card import LONGEST_NAME
 from depth_node.networks import pose as pose_networks
 from depth_node.networks.make_model import make_model
 
@@ -75,6 +76,7 @@ _SPARSE_WEIGHTS = {
     sparse_depth.SCAN: 0.1,
 }
 _SUFFIX = '-finetuned'
+_MOST_NAMES = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,10 +234,10 @@ def _card(
         scale |= {'source': chosen.source, 'spread': chosen.spread, 'points': chosen.samples}
     if made.kept.factor != 1.0:
         scale |= {'after_training': made.kept.factor, 'by': made.kept.source}
-    recordings = ', '.join(item.name for item in preparation.recordings)
+    recordings = _listed([item.name for item in preparation.recordings])
     return replace(
         card,
-        name=card.name if card.name.endswith(_SUFFIX) else card.name + _SUFFIX,
+        name=card.name.removesuffix(_SUFFIX)[: LONGEST_NAME - len(_SUFFIX)] + _SUFFIX,
         depth_scale=card.depth_scale * preparation.scale * made.kept.factor,
         parent=f'{card.name} {start.sha256}',
         source=f'python -m depth_node.tools.finetune; {made.made.state.step} steps, '
@@ -244,6 +246,12 @@ def _card(
         f'{recordings}'.lstrip('; '),
         metrics={'fine-tuning': {'scale': scale, 'steps': made.made.state.step}},
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a row, the first of very many: a card has a largest size."""
+    rest = len(names) - _MOST_NAMES
+    return ', '.join(names[:_MOST_NAMES]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def _device(name: str) -> torch.device:

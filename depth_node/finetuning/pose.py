@@ -108,7 +108,10 @@ class NetworkPoses(Poses):
 
 
 def _mismatch(poses: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
-    """Return the mean of |t - t0| / |t0| + angle / 5 degrees over pairs that have both."""
+    """Return the mean of |t - t0| / |t0| + angle / 5 degrees over pairs that have both.
+
+    Per image first, so that any number of processes shares a batch; one without any gives 0.
+    """
     known = torch.isfinite(wanted).flatten(2).all(dim=2) & present
     wanted = torch.where(known[..., None, None], wanted, poses.detach())
     length = wanted[..., :3, 3].norm(dim=-1).clamp_min(_EPS)
@@ -116,7 +119,7 @@ def _mismatch(poses: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
     shift = (off[..., 3].sum(dim=-1) + _EPS).sqrt() / length
     # the Frobenius norm of the difference of two rotations is sqrt(2) times a small angle
     turn = (0.5 * off[..., :3].sum(dim=(-2, -1)) + _EPS).sqrt() / LARGEST_TURN_RAD
-    return ((shift + turn) * known).sum() / known.sum().clamp_min(1)
+    return (((shift + turn) * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)).mean()
 
 
 def _within_one(free: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
+from depth_node.errors import quoted
 from depth_node.files import sync
 from depth_node.finetuning.preparation import Prepared
 from depth_node.judging.bootstrap import SMALLEST_BLOCKS
@@ -34,6 +36,7 @@ from depth_node.judging.judge import judge
 from depth_node.judging.judgement import Judgement
 from depth_node.judging.models import ModelUnderTest
 from depth_node.judging.models import opened_models
+from depth_node.judging.references import NoReference
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.judging.unreferenced import has_reference
 from depth_node.judging.unreferenced import joined
@@ -84,7 +87,10 @@ def proof_from_json(value: Mapping[str, Any]) -> Proof:
     """
     before = Judgement.from_json(value.get('before'))
     after = Judgement.from_json(value.get('after'))
-    return _compared(before, after, float(value['block_s']))
+    block_s = value.get('block_s')
+    if not isinstance(block_s, (int, float)):
+        raise DepthNodeError('proof', f'blocks of {quoted(block_s)}', 'their length in seconds')
+    return _compared(before, after, float(block_s))
 
 
 def proven(
@@ -124,7 +130,12 @@ def publish(folder: Path, best: Path) -> None:
             sync(path)
         if best.exists():
             os.replace(best, old)
-        os.replace(temporary, best)
+        try:
+            os.replace(temporary, best)
+        except OSError:
+            if old.exists():
+                os.replace(old, best)
+            raise
         sync(best.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
@@ -165,14 +176,20 @@ def _by_reference(
         topics = settings.of(item.take)
         if low > high or not has_reference(item.path, topics):
             continue
-        judged = judge(
-            models,
-            [item.path],
-            topics,
-            lambda done, total: progress('images', done, total),
-            partial(_within, low, high),
-            names=[item.name],
-        )
+        try:
+            judged = judge(
+                models,
+                [item.path],
+                topics,
+                lambda done, total: progress('images', done, total),
+                partial(_within, low, high),
+                names=[item.name],
+            )
+        except NoReference as error:
+            # its tracks, and what the other takes have, may speak for it; the report says so
+            note = f'{item.name} is judged without its recorded depth: {error}'
+            found.append(tuple(replace(empty, notes=(note,)) for empty in found[0]))
+            continue
         found.append(judged.judgements)
     return tuple(joined([item[place] for item in found]) for place in range(len(models)))
 

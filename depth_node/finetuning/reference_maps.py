@@ -17,6 +17,7 @@ from depth_node.files import write_atomically
 from depth_node.finetuning.samples import CacheLike
 
 Floats = NDArray[np.float32]
+_LONGEST_HEAD = 64 << 20
 Predict = Callable[[NDArray[np.uint8]], Floats]
 """(h, w, 3) RGB -> (h, w) inverse depth."""
 
@@ -32,17 +33,20 @@ class ReferenceMaps(Mapping[int, Floats]):
         self._path = path
         try:
             with path.open('rb') as stream:
-                head = json.loads(stream.readline())
+                head = json.loads(stream.readline(_LONGEST_HEAD))
                 start = stream.tell()
-            shape = (len(head['indices']), *head['size'])
-            self._maps = np.memmap(path, np.float16, 'r', start, shape)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            height, width = map(int, head['size'])
+            self.size = (height, width)
+            self._row = {int(index): row for row, index in enumerate(head['indices'])}
+            self.key = str(head['key'])
+            self._maps = np.memmap(
+                path, np.float16, 'r', start, (len(head['indices']), *self.size)
+            )
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise RecordingError(
                 f'reference maps {path}', 'a damaged file', 'what was written',
                 'Delete it; it is made again.',
             ) from error  # fmt: skip
-        self._row = {int(index): row for row, index in enumerate(head['indices'])}
-        self.key = str(head['key'])
 
     def __getitem__(self, index: int) -> Floats:
         """Return (h, w) float32."""
@@ -73,14 +77,14 @@ def reference_maps(
     :param key: says which network predicts, e.g. its SHA-256; another one makes the file anew.
     :param progress: called with frames done and all frames.
     """
+    size = (cache.camera.height, cache.camera.width)
     if path.exists():
         try:
             there = ReferenceMaps(path)
-            if there.key == key and set(there) >= set(indices):
+            if (there.key, there.size) == (key, size) and set(there) >= set(indices):
                 return there
         except RecordingError:
             pass  # made again below
-    size = (cache.camera.height, cache.camera.width)
     head = {'indices': list(map(int, indices)), 'size': size, 'key': key}
 
     def write(stream: object) -> None:

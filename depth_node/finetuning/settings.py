@@ -98,6 +98,8 @@ class FineTuneSettings:
         ):
             if number < low:
                 raise SettingsError(f'option {name}', str(number), f'{low} or more')
+        if self.seed >= 2**63:  # torch takes no larger one
+            raise SettingsError('option --seed', str(self.seed), 'less than 2^63')
         height_m = self.camera_height_m
         if height_m is not None and not 0.01 <= height_m <= 100.0:
             raise SettingsError('option --camera-height', f'{height_m}', '0.01 to 100 metres')

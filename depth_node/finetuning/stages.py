@@ -18,7 +18,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
+from depth_node import model_folder
 from depth_node.camera.assumed import AssumedCamera
 from depth_node.dataset.audit import Audit
 from depth_node.dataset.caching import CacheSettings
@@ -31,6 +33,7 @@ from depth_node.dataset.takes import Take
 from depth_node.errors import CameraRejected
 from depth_node.errors import DepthNodeError
 from depth_node.errors import RecordingError
+from depth_node.errors import SettingsError
 from depth_node.files import sha256_of
 from depth_node.finetuning import torchrun
 from depth_node.finetuning.auditing import Audited
@@ -60,10 +63,13 @@ from depth_node.finetuning.trainer import Progress
 from depth_node.frames import CameraFields
 from depth_node.judging.gate import Outcome
 from depth_node.judging.gate import Verdict
+from depth_node.judging.models import EDGE_STEP_NOTE
 from depth_node.judging.report import page
 from depth_node.judging.scenes import JudgeSettings
 from depth_node.model_folder import CARD_NAME
 from depth_node.settings import CameraSettings
+
+Kept = TypeVar('Kept')
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class FineTuning:
     :param folder: where it works.
     :param voice: how it speaks.
     :param command: the command line, for the report.
+    :raises ModelError: when there is no such start model.
+    :raises SettingsError: when it lies where this run writes its own.
     """
 
     def __init__(
@@ -95,6 +103,8 @@ class FineTuning:
         self._usable_audits: list[tuple[Take, Audit]] | None = None
         self._caches: list[tuple[Take, FrameCache]] | None = None
         self._preparation: Preparation | None = None
+        self._called = False
+        _check_start(settings.model, folder)
 
     @cached_property
     def start(self) -> StartModel:
@@ -109,13 +119,12 @@ class FineTuning:
         if self._usable_audits is not None:
             return self._usable_audits
         key = audit_key(self.settings)
-        record = self.folder.record('audit', key)
-        if record is None:
+        found = _read(Audited.from_json, self.folder.record('audit', key))
+        if found is None:
             began_s = time.monotonic()
             earlier = (self.folder.latest('audit') or {}).get('result')
-            record = audited(self.settings, earlier, self.voice.say).to_json()
-            self.folder.write('audit', key, record, time.monotonic() - began_s)
-        found = Audited.from_json(record)
+            found = audited(self.settings, earlier, self.voice.say)
+            self.folder.write('audit', key, found.to_json(), time.monotonic() - began_s)
         for remark in found.remarks:
             self.voice.say(remark)
         audits = {take.name: audit for take, audit in found.takes}
@@ -210,13 +219,14 @@ class FineTuning:
         """
         key = self._keyed()
         record = self.folder.record('train', key)
-        if record is not None and holds_model(self.folder.candidate, record['candidate']):
-            torchrun.tell(False)
+        made_earlier = '' if record is None else str(record.get('candidate', ''))
+        if record is not None and holds_model(self.folder.candidate, made_earlier):
+            self._call(False)
             return record
         preparation = self.prepare()
         self._tell_preparation(preparation)
         began_s = time.monotonic()
-        torchrun.tell(True)
+        self._call(True)
         made = self._learned(preparation)
         if made.made.unsaved:
             raise DepthNodeError(
@@ -250,6 +260,16 @@ class FineTuning:
             self._keyed()
             self._learned(self.prepare())
 
+    def dismiss(self) -> None:
+        """Let the processes go that wait to train along, where they have not been called."""
+        self._call(False)
+
+    def _call(self, train: bool) -> None:
+        """Tell those that wait whether to train along; they listen once and are gone then."""
+        if not self._called:
+            self._called = True
+            torchrun.tell(train)
+
     def _keyed(self) -> str:
         """Return the key of the training, with the frames in place."""
         self.cache()
@@ -257,6 +277,8 @@ class FineTuning:
         # takes, and what a mask leaves of them, are in the key of the cache
         for name in ('recordings', 'images', 'camera_infos', 'workers', 'device', 'ego_mask'):
             del chosen[name]
+        if self.settings.teacher:  # its folder may hold another model than last time
+            chosen['teacher'] = _card_hash(model_folder.find(self.settings.teacher))
         self._train_key = key_of(self._cache_key, self.start.sha256, chosen)
         return self._train_key
 
@@ -283,10 +305,8 @@ class FineTuning:
         """
         record = self.train()
         key = self._proof_key = key_of(self._train_key, record['candidate'])
-        known = self.folder.record('evaluate', key)
-        if known is not None:
-            proof = proof_from_json(known)
-        else:
+        proof = _read(proof_from_json, self.folder.record('evaluate', key))
+        if proof is None:
             began_s = time.monotonic()
             proof = proven(
                 self.start.folder.path,
@@ -296,6 +316,9 @@ class FineTuning:
                 self.voice.counted,
             )
             self.folder.write('evaluate', key, proof.to_json(), time.monotonic() - began_s)
+        for note in proof.after.notes:
+            if note != EDGE_STEP_NOTE:  # that is for readers of the figures
+                self.voice.say(note)
         improved = proof.verdict.outcome is Outcome.IMPROVED
         source = self.folder.candidate if improved else self.start.folder.path
         if not holds_model(self.folder.best, _card_hash(source)):
@@ -326,6 +349,7 @@ class FineTuning:
             reference=choice.depth,
             camera=self.settings.camera,
             ego_mask=self.settings.ego_mask,
+            salvage=True,  # as caching does, which says what is missing
         )
 
     def _cache_settings(self, audit: Audit) -> CacheSettings:
@@ -368,6 +392,29 @@ class FineTuning:
             self.voice.say(
                 f'scale by {estimate.source}{of_it}: {figures}{said} {estimate.remark}'.rstrip()
             )
+
+
+def _read(read: Callable[[dict[str, Any]], Kept], record: dict[str, Any] | None) -> Kept | None:
+    """Return what a record holds; None where there is none, or its stage must run again.
+
+    A record that is damaged, or of a version that wrote it otherwise, only costs its stage.
+    """
+    try:
+        return None if record is None else read(record)
+    except (DepthNodeError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _check_start(model: str, folder: RunFolder) -> None:
+    """Refuse to start from what this run replaces: it would be gone, and judged against itself."""
+    path = model_folder.find(model).resolve()
+    if path in (folder.best.resolve(), folder.candidate.resolve()):
+        raise SettingsError(
+            'option --model',
+            f'{path}, which this run replaces',
+            'a model outside of the folder of the run',
+            'Name another folder with --out.',
+        )
 
 
 def _assumed_fields(settings: CameraSettings, audit: Audit) -> CameraFields | None:

@@ -199,6 +199,9 @@ class Trainer:
 
     def _train(self) -> str:
         state, total = self.state, self._pose_steps + self._settings.schedule.steps
+        stopped = self._ended(total)  # a training that has ended stays so, if it is called again
+        if stopped:
+            return stopped
         source = self._samples.batches(
             state.step,
             total,
@@ -209,21 +212,38 @@ class Trainer:
         pace_s = math.nan
         began = time.monotonic()
         for batch in source:
-            stopped = self._advance(batch.to(self._device))
+            self._advance(batch.to(self._device))
             state.step += 1
             now = time.monotonic()
             took, began = now - began, now
             pace_s = took if math.isnan(pace_s) else _MEMORY * pace_s + (1 - _MEMORY) * took
             self._tell(total, pace_s)
-            stopped = stopped or self._judged(total)
+            self._judge_now(total)
+            stopped = self._ended(total)
             if stopped:
                 return stopped
             if state.step % self._settings.save_every == 0 and state.step < total:
                 self._save()
         return ''
 
-    def _advance(self, batch: Any) -> str:
-        """Take one step; return a sentence when the training must end."""
+    def _ended(self, total: int) -> str:
+        """Return a sentence where the training must end before its last step."""
+        state = self.state
+        if state.strikes >= STRIKES:
+            return (
+                f'Training ended at step {state.step}: for the {STRIKES}rd time the loss was no '
+                'number, although the learning rate had been halved each time. The last good '
+                'weights are kept; look for frames without content, or wrong poses.'
+            )
+        if self._judge is not None and state.unimproved >= self._settings.patience:
+            return (
+                f'Training ended at step {state.step} of {total}: no improvement in '
+                f'{state.unimproved} judgements; the weights of step {state.best_step} are kept.'
+            )
+        return ''
+
+    def _advance(self, batch: Any) -> None:
+        """Take one step, or leave it out where the loss is no number."""
         state, warming = self.state, self.state.step < self._pose_steps
         self._set_rates(warming)
         self._optimizer.zero_grad(set_to_none=True)
@@ -236,18 +256,11 @@ class Trainer:
         if not (math.isfinite(float(norm)) and math.isfinite(float(figures['loss']))):
             state.strikes += 1
             state.slowdown *= 0.5
-            if state.strikes < STRIKES:
-                return ''
-            return (
-                f'Training ended at step {state.step}: for the {STRIKES}rd time the loss was no '
-                'number, although the learning rate had been halved each time. The last good '
-                'weights are kept; look for frames without content, or wrong poses.'
-            )
+            return
         self._optimizer.step()
         if not warming:
             self._average()
         self._note({name: float(value) for name, value in figures.items()})
-        return ''
 
     def _set_rates(self, warming: bool) -> None:
         schedule, state = self._settings.schedule, self.state
@@ -287,15 +300,15 @@ class Trainer:
         left = (total - self.state.step) * pace_s if self.state.step > 1 else math.nan
         self._progress(Progress(self.state.step, total, left, last.get('loss', math.nan), ratio))
 
-    def _judged(self, total: int) -> str:
-        """Judge where it is time; return a sentence when it has not improved for long."""
+    def _judge_now(self, total: int) -> None:
+        """Judge where it is time, and keep the best."""
         if self._judge is None:
-            return ''
+            return
         state, settings = self.state, self._settings
         every = settings.judge_every or max(1, settings.schedule.steps // 10)
         done = state.step - self._pose_steps
         if done <= 0 or (done % every and state.step != total):
-            return ''
+            return
         score = torch.full((), math.nan, dtype=torch.float64)
         if self._rank == 0:
             score.fill_(self._judge(self._averaged))
@@ -305,14 +318,8 @@ class Trainer:
         if float(score) < state.best_score:
             state.best_score, state.best_step, state.unimproved = float(score), state.step, 0
             self._best = {k: v.clone() for k, v in self._averaged.state_dict().items()}
-            return ''
-        state.unimproved += 1
-        if state.unimproved < settings.patience:
-            return ''
-        return (
-            f'Training ended at step {state.step} of {total}: no improvement in '
-            f'{state.unimproved} judgements; the weights of step {state.best_step} are kept.'
-        )
+        else:
+            state.unimproved += 1
 
     def _save(self) -> None:
         """Write a checkpoint; OSError when the disk refuses, which leaves the old one."""

@@ -17,6 +17,7 @@ from depth_node.judging.bootstrap import paired
 from depth_node.judging.judgement import Judgement
 from depth_node.judging.judgement import is_neutral
 from depth_node.judging.judgement import larger_is_better
+from depth_node.judging.judgement import series_of
 
 ROUNDING = 1e-4
 """Changes by less than this share of the size before are taken for none."""
@@ -85,7 +86,7 @@ class Comparison:
     after: str
     """Name of the second model."""
     changes: Mapping[str, Change]
-    """Name of a measure -> what became of it; measures that both have."""
+    """Name of a measure -> what became of it; measures of the first model, lost ones included."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that :func:`json.dumps` takes with ``allow_nan=False``."""
@@ -97,7 +98,7 @@ class Comparison:
 
 
 def compare(before: Judgement, after: Judgement, settings: BlockSettings = DEFAULTS) -> Comparison:
-    """Compare every measure that both models have, moment by moment.
+    """Compare every measure that the first model has, moment by moment.
 
     :raises DepthNodeError: when one model gives metres and the other relative inverse depth.
     """
@@ -111,9 +112,8 @@ def compare(before: Judgement, after: Judgement, settings: BlockSettings = DEFAU
         )
     changes = {}
     for name, series in before.series.items():
-        if name not in after.series:
-            continue
-        pair = paired(series, after.series[name], settings)
+        # what the second model could nowhere be measured by has no series, and is lost everywhere
+        pair = paired(series, after.series.get(name, series_of([])), settings)
         changes[name] = Change(
             name=name,
             before=float(pair.before.mean()) if pair.before.size else math.nan,

@@ -78,7 +78,7 @@ def gate(comparison: Comparison, limits: GateLimits = DEFAULTS) -> Verdict:
         (
             comparison.changes[name]
             for name in PRIMARY
-            if name in comparison.changes and math.isfinite(comparison.changes[name].before)
+            if name in comparison.changes and _measured(comparison.changes[name])
         ),
         None,
     )
@@ -104,6 +104,11 @@ def gate(comparison: Comparison, limits: GateLimits = DEFAULTS) -> Verdict:
 def word_of(name: str) -> str:
     """Return what a measure is called in a sentence."""
     return _WORDS.get(name, name)
+
+
+def _measured(change: Change) -> bool:
+    """Tell whether the old model has a measure anywhere, with the new one beside it or alone."""
+    return math.isfinite(change.before) or change.lost > 0
 
 
 def _against_primary(change: Change, limits: GateLimits) -> list[str]:

@@ -36,8 +36,10 @@ def held_out_span(
 def image_stamps_ns(path: Path, image: str | None = None) -> tuple[int, int]:
     """Return the first and the last stamp of the images of a recording; nothing is decoded.
 
+    An image without a stamp does not count.
+
     :param image: topic, where there are several.
-    :raises RecordingError: when it cannot be read or has no images.
+    :raises RecordingError: when it cannot be read or has no images with a stamp.
     """
     with open_recording(path) as recording:
         topic = recording.camera_topics(image, depth='').image
@@ -46,8 +48,10 @@ def image_stamps_ns(path: Path, image: str | None = None) -> tuple[int, int]:
         for record in recording.records([topic]):
             if isinstance(record.content, (RawImage, CompressedImage)):
                 stamp_ns = record.content.stamp_ns
+                if stamp_ns <= 0:  # never set: time would begin in 1970
+                    continue
                 low = stamp_ns if low is None else min(low, stamp_ns)
                 high = stamp_ns if high is None else max(high, stamp_ns)
     if low is None or high is None:
-        raise RecordingError(f'recording {path}', 'no images', 'a topic of images')
+        raise RecordingError(f'recording {path}', 'no images with a stamp', 'a topic of images')
     return low, high

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depth_node.camera import CameraView
-from depth_node.errors import RecordingError
 from depth_node.evaluation import ConstantBaseline
 from depth_node.evaluation import DepthMetrics
 from depth_node.evaluation import aligned_depth
@@ -31,6 +30,7 @@ from depth_node.judging.judgement import Judgement
 from depth_node.judging.judgement import series_of
 from depth_node.judging.models import EDGE_STEP_NOTE
 from depth_node.judging.models import ModelUnderTest
+from depth_node.judging.references import NoReference
 from depth_node.judging.rescaled import RatioSketch
 from depth_node.judging.rescaled import sketch_of
 from depth_node.judging.scenes import JudgeSettings
@@ -70,7 +70,7 @@ def judge(
     :param projecting: see :func:`depth_node.judging.scenes.scenes`.
     :param names: of the recordings in the series; empty for short names of them.
     :raises RecordingError: when a recording cannot be read, has no depth that fits its images, or
-        nothing of it could be compared.
+        nothing of it could be compared; of the latter two, ``NoReference``.
     :raises EngineError: when a model fails.
     """
     dropped: dict[str, int] = {}
@@ -128,9 +128,9 @@ def _judged(
     return Judged(tuple(scorer.judgement() for scorer in scorers), frames, dropped)
 
 
-def _nothing(who: str, dropped: dict[str, int]) -> RecordingError:
+def _nothing(who: str, dropped: dict[str, int]) -> NoReference:
     reasons = ', '.join(f'{count} {reason}' for reason, count in sorted(dropped.items()))
-    return RecordingError(
+    return NoReference(
         who,
         f'nothing that could be compared ({reasons or "no image was wanted"})',
         'images with recorded depth of the same moment',

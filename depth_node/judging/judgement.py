@@ -143,7 +143,7 @@ class Judgement:
         """
         try:
             return _from_json(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DepthNodeError(
                 'judgement', quoted(f'{type(error).__name__}: {error}'), 'what a judgement wrote'
             ) from error

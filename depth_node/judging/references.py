@@ -28,6 +28,10 @@ from depth_node.recording.reader import Record
 Picture = Union[RawImage, CompressedImage]
 
 
+class NoReference(RecordingError):
+    """Recorded depth that says nothing of these images; the recording itself can be read."""
+
+
 class Measured(Protocol):
     """A message of measured metres."""
 
@@ -99,10 +103,10 @@ def matched(
 def check_registered(image: Picture, depth: Measured, topic: str) -> None:
     """Refuse depth that is not of the pixels of the image.
 
-    :raises RecordingError: when the two are of different frames.
+    :raises NoReference: when the two are of different frames.
     """
     if image.frame_id != depth.frame_id:
-        raise RecordingError(
+        raise NoReference(
             f'reference {quoted(topic)}',
             f'depth of the frame {quoted(depth.frame_id)}',
             f'that of the image, {quoted(image.frame_id)}',
@@ -119,13 +123,13 @@ def truth_of(depth: Picture, view: CameraView, topic: str) -> NDArray[np.float32
     :param topic: of the depth.
     :returns: (H, W) metres, NaN unknown; nothing is interpolated.
     :raises ImageRejected: when it cannot be decoded.
-    :raises RecordingError: when it has another aspect than the image.
+    :raises NoReference: when it has another aspect than the image.
     """
     metres = decode_depth_image(depth)
     height, width = view.model.height, view.model.width
     ratio = metres.shape[1] * height / (metres.shape[0] * width)
     if abs(ratio - 1.0) > _SAME_ASPECT:
-        raise RecordingError(
+        raise NoReference(
             f'reference {quoted(topic)}',
             f'{metres.shape[1]} x {metres.shape[0]} pixels',
             f'the aspect of the image, {width} x {height}',

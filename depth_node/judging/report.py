@@ -221,7 +221,7 @@ def _changes(report: RunReport) -> str:
     names = [item.name for item in report.judgements]
     compared = report.comparison.changes if report.comparison is not None else {}
     body = []
-    for row in rows_of(report.judgements):
+    for row in rows_of(report.judgements, settings=report.blocks):
         if not row.cells:
             body.append(html.heading_row(row.label, len(names) + 2))
             continue

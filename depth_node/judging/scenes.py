@@ -41,6 +41,7 @@ from depth_node.recording import CameraTopics
 from depth_node.recording import Recording
 from depth_node.recording import Topic
 from depth_node.recording import open_recording
+from depth_node.recording.reader import Record
 from depth_node.settings import CameraSettings
 
 Progress = Callable[[int, int], None]
@@ -72,6 +73,8 @@ class JudgeSettings:
     """The camera, for recordings without a usable camera_info."""
     ego_mask: EgoMask | None = None
     """Where images show the robot itself: nothing counts there."""
+    salvage: bool = False
+    """Judge what is left of a damaged recording, for callers that have told of the damage."""
 
     def of(self, take: Take) -> JudgeSettings:
         """Return the settings for one take: its topics, and its own depth as reference."""
@@ -121,7 +124,7 @@ def scenes(
         such references.
     :raises RecordingError: when it cannot be read or has no depth that fits its images.
     """
-    with open_recording(path) as recording:
+    with open_recording(path, salvage=settings.salvage) as recording:
         reader = _Reader(recording, settings, projecting)
         for place, moment in enumerate(reader.moments()):
             progress(place + 1, reader.count)
@@ -176,6 +179,8 @@ class _Reader:
         period_ns = (recording.end_ns - recording.start_ns) / max(self.count - 1, 1)
         wanted = [self._topics.image, self._reference, self._info]
         records = recording.records([topic for topic in wanted if topic is not None])
+        if self._settings.salvage:
+            records = _before_damage(records)
         return matched(records, self._reference.name, camera, round(period_ns / 2))
 
     def scene(self, moment: Moment) -> Scene | str:
@@ -237,6 +242,14 @@ class _Reader:
 
     def _unusable(self, received: str, expected: str) -> RecordingError:
         return RecordingError(f'recording {self._recording.path}', received, expected)
+
+
+def _before_damage(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield what can be read; frames were cached up to the same place."""
+    try:
+        yield from records
+    except RecordingError:
+        return
 
 
 def _named(recording: Recording, name: str | None) -> Topic | None:

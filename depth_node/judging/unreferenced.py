@@ -145,7 +145,7 @@ def has_reference(path: Path, settings: JudgeSettings) -> bool:
     """
     if settings.reference is not None:
         return bool(settings.reference)
-    with open_recording(path) as recording:
+    with open_recording(path, salvage=settings.salvage) as recording:
         return recording.camera_topics(settings.image, settings.camera_info).depth is not None
 
 

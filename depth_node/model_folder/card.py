@@ -28,7 +28,10 @@ LARGEST_FILE_BYTES = 8 << 30
 LARGEST_INT8_ERROR = 1.0
 """Of a golden output, in its standard deviations: what is farther off is another picture."""
 
-_PLAIN_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]{0,99}')
+LONGEST_NAME = 100
+"""Characters of the name of a model or of one of its files."""
+
+_PLAIN_NAME = re.compile(rf'[A-Za-z0-9][A-Za-z0-9._+-]{{0,{LONGEST_NAME - 1}}}')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from depth_node.dataset.ego_mask import EgoMask
 from depth_node.dataset.topics import TopicChoice
@@ -104,8 +105,14 @@ def _run(verb: str, options: argparse.Namespace, command: str) -> int:
             if rank:
                 run.follow()
                 return 0
-            with folder.locked():
-                return _staged(verb, run, bars)
+            try:
+                with folder.locked():
+                    status = _staged(verb, run, bars)
+            except DepthNodeError:
+                run.dismiss()  # the others would wait, and end with a traceback instead
+                raise
+            run.dismiss()
+            return status
     finally:
         bars.close()
 
@@ -190,10 +197,19 @@ def _check_torch() -> None:
         raise MissingPackage('torch', 'fine-tuning', 'pip install torch onnx onnxscript')
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 1 for words that it does not understand: 2 is for recordings that are unusable."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_REFUSED, f'finetune: {message}\n')
+
+
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     default = FineTuneSettings((Path('.'),))
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog='python -m depth_node.tools.finetune [' + '|'.join(STAGES) + ']',
         description=(__doc__ or '').split('\n')[0],
         epilog='exit status: 0 improved, 2 unusable data, 3 not improved (start model kept)',
