@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import safetensors.numpy
 
@@ -37,11 +38,22 @@ from depth_node.model_folder import OutputSpec
 
 SIZES = ((48, 64), (48, 96))
 DEPTH_M = {'tensorrt': 3.0, 'openvino': 2.0}
+
+
+def _memory_of_opencv() -> Exception:
+    try:
+        cv2.resize(np.zeros((1, 1), np.uint8), (1 << 24, 1 << 24))
+    except cv2.error as error:
+        return error
+    raise AssertionError('256 TiB were there')
+
+
 ERRORS = {
     'lost': DeviceLost('engine', 'CUDA_ERROR_ILLEGAL_ADDRESS', 'success'),
     'memory': OutOfMemory('engine', 'too little memory for 12 MiB with 3 of 8 MiB free', 'memory'),
     'fail': EngineError('engine', 'a failure', 'a result'),
     'host memory': MemoryError('12 MiB'),
+    'memory of OpenCV': _memory_of_opencv(),
     'bug': ValueError('a bug'),
 }
 

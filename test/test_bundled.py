@@ -318,6 +318,12 @@ def test_the_record_of_a_training_is_read_or_refused(tmp_path: Path) -> None:
         (tmp_path / 'curve.jsonl').write_text('\n'.join(lines))
         kept_points = [point['images'] for point in read_record(tmp_path)['curve']]
         assert 200 <= len(kept_points) <= 400 and kept_points[-1] == count - 1
+    cut = '{"images": 1}\n{"images": 2, "wor\n{"images": 3}\n'
+    (tmp_path / 'curve.jsonl').write_text(cut)
+    assert [point['images'] for point in read_record(tmp_path)['curve']] == [1, 3]
+    (tmp_path / 'curve.jsonl').write_text('{"images": 1}\nno JSON\n')
+    with pytest.raises(DepthNodeError, match='JSON'):
+        read_record(tmp_path)
     (tmp_path / 'curve.jsonl').write_text('{"steps": 1}\n')
     with pytest.raises(DepthNodeError, match='images'):
         read_record(tmp_path)

@@ -246,7 +246,7 @@ def test_an_engine_that_took_over_and_fails_is_replaced_by_itself(
 # ---- faults of single images
 
 
-@pytest.mark.parametrize('step', ['memory', 'host memory'])
+@pytest.mark.parametrize('step', ['memory', 'host memory', 'memory of OpenCV'])
 def test_too_little_memory_for_an_image_costs_that_image(served, script, step):
     script.steps['openvino'] = ['ok', step, step, 'ok']
     it = served('openvino')

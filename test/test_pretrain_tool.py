@@ -45,24 +45,46 @@ def test_a_training_ends_with_a_model_with_which_another_one_can_begin(tmp_path)
     assert 0.0 < max(apart) < 0.05
 
 
-@pytest.mark.parametrize('damage', ['cut', 'text', 'other keys', 'another network', 'code'])
+@pytest.mark.parametrize('damage', ['cut', 'text', 'other keys', 'code'])
 def test_a_checkpoint_that_is_none_is_refused_and_its_plan_stays(tmp_path, capsys, damage):
     import torch
 
     words = ['--workers', '0', '--device', 'cpu', '-o', str(tmp_path), '--images', '0']
     assert pretrain.main([*words, '--variant', 'tiny']) == 0
-    path, variant = tmp_path / 'last.pt', 'tiny'
-    if damage == 'another network':
-        variant = 'small'
-    elif damage == 'cut':
+    path = tmp_path / 'last.pt'
+    if damage == 'cut':
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == 'text':
         path.write_text('hello')
     else:
         torch.save({'network': 1 if damage == 'other keys' else Path('/')}, path)
-    assert pretrain.main([*words, '--variant', variant]) == 1
-    assert f'expected a checkpoint of lite-mono {variant}' in capsys.readouterr().err
-    assert json.loads((tmp_path / 'plan.json').read_text())['variant'] == 'tiny'
+    assert pretrain.main([*words, '--variant', 'tiny', '--images', '8']) == 1
+    assert 'expected a checkpoint of lite-mono tiny' in capsys.readouterr().err
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    assert [stage['images'] for stage in plan['stages']] == [0, 0]
+
+
+@pytest.mark.parametrize('other', [('--variant', 'small'), ('--seed', '1'), ('--start', '')])
+def test_a_training_does_not_go_on_as_another_one(tmp_path, capsys, other):
+    words = [*WORDS, '-o', f'{tmp_path}/run', '--images', '0']
+    assert pretrain.main([*words, '--model', f'{tmp_path}/mine']) == 0
+    if other[0] == '--start':
+        other = ('--start', f'{tmp_path}/mine')
+    before = (tmp_path / 'run/plan.json').read_text()
+    assert pretrain.main([*words, *other]) == 1
+    said = capsys.readouterr().err
+    assert f'the training in {tmp_path}/run' in said and other[0][2:] in said
+    assert (tmp_path / 'run/plan.json').read_text() == before
+    assert pretrain.main([*words[:-1], '8']) == 0  # another length is welcome
+
+
+def test_what_the_end_would_refuse_is_refused_before_hours_of_training(tmp_path, capsys):
+    words = [*WORDS, '-o', f'{tmp_path}/run']
+    assert pretrain.main([*words, '--model', f'{tmp_path}/my model']) == 1
+    assert 'a folder whose name' in capsys.readouterr().err
+    assert pretrain.main([*words, '--judge', f'{tmp_path}/none']) == 1
+    assert 'none' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
 
 
 def weights(folder):

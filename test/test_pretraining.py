@@ -274,6 +274,14 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
     assert record['torch'] == torch.__version__ and record['processor']
 
 
+def test_a_line_that_a_power_cut_ended_early_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / 'curve.jsonl'
+    path.write_text('{"images": 1, "x')
+    trainer(tmp_path, 2, []).run()
+    cut, whole = path.read_text().splitlines()
+    assert cut == '{"images": 1, "x' and json.loads(whole)['images'] == 2
+
+
 def test_steps_that_are_counted_late_are_the_same_steps(tmp_path: Path) -> None:
     """A GPU is not waited for after every step; neither the plan nor the result may change."""
     eager, late = trainer(tmp_path / 'eager', 10, []), trainer(tmp_path / 'late', 10, [])

@@ -24,7 +24,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         plan = json.loads((folder / PLAN).read_text(encoding='utf-8'))
         lines = (folder / CURVE).read_text(encoding='utf-8').splitlines()
-        curve = [_point(json.loads(line)) for line in lines if line.strip()]
+        curve = [_point(value) for line in lines if (value := _value_of(line)) is not None]
         path = folder / FURTHER
         further = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,6 +53,16 @@ def curves_of(record: Mapping[str, Any], ending: str) -> dict[str, list[tuple[fl
                 known = found.setdefault(name.removesuffix(ending).strip(), [])
                 known.append((float(point['images']), float(value)))
     return found
+
+
+def _value_of(line: str) -> Any:
+    """Return the value of a line, None where a power cut kept its end from being written."""
+    try:
+        return json.loads(line) if line.strip() else None
+    except ValueError:
+        if line.startswith('{') and not line.endswith('}'):
+            return None
+        raise
 
 
 def _point(value: Any) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -34,8 +35,11 @@ from depth_node.pretraining.stepping import Counted
 from depth_node.pretraining.stepping import Stepper
 from depth_node.pretraining.stepping import StepSettings
 
+PLAN_NAME = 'plan.json'
 CHECKPOINT_NAME = 'last.pt'
 RECORD_NAME = 'training.json'
+_FIXED = ('network', 'variant', 'options', 'depth_range_m', 'seed', 'start')
+"""Parts of the plan that hold for the whole of a training."""
 _BROKEN_STEPS = 10
 _NO_CHECKPOINT = (
     *(OSError, EOFError, RuntimeError, pickle.UnpicklingError),
@@ -162,13 +166,15 @@ class Trainer:
         """Train to the end of the plan and return the averaged network.
 
         :raises ModelError: when the loss is no number ten times in a row, and when the
-            folder holds a checkpoint that is none of this network.
+            folder holds a training of another plan or a checkpoint that is none of this network.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         sweep_orphans(self._folder)
+        self._check_plan()
         self._resume()
         # not before: the plan that lies there belongs to the checkpoint beside it
-        write_text_atomically(self._folder / 'plan.json', json.dumps(asdict(self._plan), indent=2))
+        plan = json.dumps(asdict(self._plan), indent=2)
+        write_text_atomically(self._folder / PLAN_NAME, plan)
         self._write_record()
         while self.progress.stage < len(self._plan.stages):
             self._run_stage(self._plan.stages[self.progress.stage])
@@ -243,8 +249,13 @@ class Trainer:
             'rows': stage.spec.shapes[0][0],
             **figures,
         }
-        with (self._folder / 'curve.jsonl').open('a') as stream:
-            stream.write(json.dumps(line) + '\n')
+        with (self._folder / 'curve.jsonl').open('a+b') as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                # a line that a power cut ended early must not take this one with it
+                if stream.read(1) != b'\n':
+                    stream.write(b'\n')
+            stream.write(json.dumps(line).encode() + b'\n')
         self._report('  '.join(f'{name} {value:.3f}' for name, value in figures.items()))
 
     def _save(self) -> None:
@@ -264,6 +275,27 @@ class Trainer:
             **described(self._device),
         }
         write_text_atomically(self._folder / RECORD_NAME, json.dumps(record, indent=2) + '\n')
+
+    def _check_plan(self) -> None:
+        """Refuse to go on with a training that was begun otherwise; lengths may change."""
+        path = self._folder / PLAN_NAME
+        if not (self._folder / CHECKPOINT_NAME).exists() or not path.exists():
+            return
+        try:
+            there = dict(json.loads(path.read_text(encoding='utf-8')))
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(
+                str(path), quoted(f'{type(error).__name__}: {error}'), 'the plan of a training'
+            ) from error
+        mine = json.loads(json.dumps(asdict(self._plan)))
+        for name in _FIXED:
+            if there.get(name, mine[name]) != mine[name]:
+                raise ModelError(
+                    f'the training in {self._folder}',
+                    f'{name} {quoted(there[name])}',
+                    f'{quoted(mine[name])}, as asked for',
+                    'Train into another folder, or ask for what is there.',
+                )
 
     def _resume(self) -> None:
         path = self._folder / CHECKPOINT_NAME

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Protocol
 
+import cv2
+
 from depth_node.engines import DeviceLost
 from depth_node.engines import NotFinite
 from depth_node.engines import OutOfMemory
@@ -166,6 +168,10 @@ class Worker:
             lane.remarks.dropped(error)
         except (EngineError, MemoryError) as error:
             failure = _Failure.of(error)
+        except cv2.error as error:
+            if error.code != cv2.Error.StsNoMem:
+                raise
+            failure = _Failure.of(MemoryError(error.err))
         finally:
             lane.health.work_ended(completed=completed)
         # here, where the exception and with it the memory of the image are gone

@@ -125,6 +125,22 @@ def chosen_device(name: str) -> str:
     return 'cuda' if available and name != 'cpu' else 'cpu'
 
 
+def _check_before_hours(model: Path | None, recordings: Sequence[Path]) -> None:
+    """Refuse at once what would otherwise be refused at the end of the training.
+
+    :raises DepthNodeError: for a name that is none of a model, or a recording that cannot judge.
+    """
+    from depth_node.model_folder.card import is_plain_name
+    from depth_node.pretraining.views import load_views
+
+    if model is not None and not is_plain_name(model.name):
+        raise SettingsError(
+            '--model', f'{model}', 'a folder whose name begins with a letter and has no blanks'
+        )
+    for recording in recordings:
+        load_views(recording, list(SIZES), 1)
+
+
 def _multiple_of_32(pixels: int) -> int:
     return 32 * round(pixels / 32)
 
@@ -140,6 +156,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from depth_node.pretraining.trainer import Trainer
 
     device = chosen_device(arguments.device)
+    _check_before_hours(arguments.model, arguments.judge)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
