@@ -110,6 +110,20 @@ def test_a_gpu_gets_large_batches_and_a_cpu_small_ones():
     assert all(sum(stage.images for stage in plan.stages) == 1000 for plan in plans)
 
 
+@pytest.mark.parametrize(('share', 'images'), [('0', [0, 8]), ('0.75', [6, 2]), ('1', [8, 0])])
+def test_half_size_gets_its_share_of_the_images(tmp_path, share, images):
+    words = [*WORDS, '-o', str(tmp_path), '--images', '8', '--half-share', share]
+    assert pretrain.main(words) == 0
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    assert [stage['images'] for stage in plan['stages']] == images
+
+
+@pytest.mark.parametrize('share', ['-0.1', '1.1', 'nan'])
+def test_a_share_that_is_none_is_refused(tmp_path, capsys, share):
+    assert pretrain.main([*WORDS, '-o', f'{tmp_path}/run', '--half-share', share]) == 1
+    assert 'expected 0 to 1' in capsys.readouterr().err
+
+
 def test_a_damaged_image_of_a_recording_is_left_out_and_does_not_end_a_training(
     tmp_path, monkeypatch
 ):

@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--model', type=Path, help='write this model folder at the end')
     parser.add_argument('--variant', default='small', help='variant of Lite-Mono')
     parser.add_argument('--images', type=int, default=5_000_000, help='views to show in all')
+    parser.add_argument(
+        '--half-share',
+        type=float,
+        default=0.75,
+        help='share of the views shown at half size first; 0 to go on with a trained model',
+    )
     parser.add_argument('--workers', type=int, default=1, help='processes that render scenes')
     parser.add_argument('--threads', type=int, default=0, help='threads of torch; 0: its choice')
     parser.add_argument(
@@ -76,16 +82,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def plan_of(
-    variant: str, images: int, seed: int, workers: int, start: str, device: str
+    variant: str,
+    images: int,
+    seed: int,
+    workers: int,
+    start: str,
+    device: str,
+    half_share: float = 0.75,
 ) -> TrainingPlan:
     """Show most at half size, where a second shows four times as many.
 
     :param device: 'cpu' or 'cuda', which needs large batches to be busy.
+    :param half_share: of the images that are shown at half size, 0 to 1.
+    :raises SettingsError: for another share.
     """
     from depth_node.pretraining.batch import BatchSpec
     from depth_node.pretraining.trainer import Stage
     from depth_node.pretraining.trainer import TrainingPlan
 
+    if not 0.0 <= half_share <= 1.0:
+        raise SettingsError('--half-share', f'{half_share}', '0 to 1')
+    at_half = round(half_share * images)
     larger = 8 if device == 'cuda' else 1
     half = BatchSpec(
         size=16 * larger,
@@ -103,8 +120,8 @@ def plan_of(
         options={'dilations': '640x192'},
         depth_range_m=DEPTH_RANGE_M,
         stages=(
-            Stage(images - images // 8, half, faster * 1e-3, faster * 3e-4),
-            Stage(images // 8, full, faster * 4e-4, 1e-5),
+            Stage(at_half, half, faster * 1e-3, faster * 3e-4),
+            Stage(images - at_half, full, faster * 4e-4, 1e-5),
         ),
         seed=seed,
         start=start,
@@ -168,6 +185,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.workers,
         start,
         device,
+        arguments.half_share,
     )
     # a fresh block must do something, or the first minutes go into waking the blocks up
     options = {**plan.options, 'drop_path': 0.0, 'layer_scale': 0.1}
