@@ -53,10 +53,10 @@ FIRST = ('.lock', 'audit.json', 'cache.json', 'frames')
 
 @pytest.fixture(scope='session')
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a recording, a start model three times too near, and a right one."""
+    """Return a folder with a recording, a start model four times too near, and a right one."""
     path = tmp_path_factory.mktemp('finetune')
     write(path / 'drive', RECORDED, workers=1)
-    scaled_start(path / 'near', 1 / 3)
+    scaled_start(path / 'near', 1 / 4)
     scaled_start(path / 'right', 1.0)
     return path
 
