@@ -169,9 +169,10 @@ class Worker:
         except (EngineError, MemoryError) as error:
             failure = _Failure.of(error)
         except cv2.error as error:
-            if error.code != cv2.Error.StsNoMem:
+            # not its attribute 'code', which is of the class: that of whatever was raised last
+            if f'({cv2.Error.StsNoMem}:' not in str(error):
                 raise
-            failure = _Failure.of(MemoryError(error.err))
+            failure = _Failure.of(MemoryError(str(error)))
         finally:
             lane.health.work_ended(completed=completed)
         # here, where the exception and with it the memory of the image are gone
